@@ -1,6 +1,6 @@
 """Fields of several entries as columns, each made in few steps for all of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
@@ -33,17 +33,17 @@ class Rows:
         return list(map(b"".join, zip(*[columns[place] for place in sorted(columns)], strict=False)))
 
 
-def fill_each(render: Render, rows: Rows, place: int, values: list[Any]) -> None:
+def fill_each(render: Render, rows: Rows, place: int, values: Sequence[Any]) -> None:
     """The column of what `render` makes of each value."""
     rows.columns[place] = list(map(render, values))
 
 
-def seconds_and_nanos(values: list[Any]) -> tuple[list[int], list[int]]:
+def seconds_and_nanos(values: Sequence[Any]) -> tuple[list[int], list[int]]:
     """The seconds and the nanoseconds of times."""
     return list(map(_SECONDS, values)), list(map(_NANOSECONDS, values))
 
 
-def fill_microseconds(rows: Rows, place: int, values: list[Any]) -> None:
+def fill_microseconds(rows: Rows, place: int, values: Sequence[Any]) -> None:
     """Durations, as `accesslog.wire.record` has them."""
     seconds, nanos = seconds_and_nanos(values)
     if not any(nanos) and not any(seconds):
@@ -60,7 +60,7 @@ def fill_microseconds(rows: Rows, place: int, values: list[Any]) -> None:
         _write_numbers(rows, place, [nano // 1000 for nano in nanos])
 
 
-def fill_numbers(rows: Rows, place: int, values: list[int]) -> None:
+def fill_numbers(rows: Rows, place: int, values: Sequence[int]) -> None:
     """The column of numbers, without those that are 0."""
     if all(values):
         _write_numbers(rows, place, values)
@@ -68,7 +68,7 @@ def fill_numbers(rows: Rows, place: int, values: list[int]) -> None:
         rows.columns[place] = [b"%b%d" % (BEGIN[place], value) if value else b"" for value in values]
 
 
-def _write_numbers(rows: Rows, place: int, numbers: list[int]) -> None:
+def _write_numbers(rows: Rows, place: int, numbers: Sequence[int]) -> None:
     """All numbers are written at once. Raises orjson.JSONEncodeError, a TypeError, beyond 64 bits."""
     begin = BEGIN[place]
     rows.columns[place] = (begin + orjson.dumps(numbers)[1:-1].replace(b",", b"\n" + begin)).split(b"\n")

@@ -11,6 +11,7 @@ import structlog
 from accesslog.records.columns import Rows
 from accesslog.records.counters import DropReason, EntryCounters, LogCounters
 from accesslog.records.encode import MAX_RECORD_BYTES, json_line
+from accesslog.records.fragments import PLACES, fragment_of
 from accesslog.records.judge import Judge
 from accesslog.records.line_batch import LineBatch
 from accesslog.records.lines import UNUSUAL, Blank, LineMaker
@@ -32,6 +33,9 @@ BATCH_SECONDS: Final = 0.002
 """The longest time before other tasks may run: an authz server in the same process tolerates little more.
 A usual entry takes 30 us; one that a client has filled with escapes or bytes that are not UTF-8 takes many
 times that."""
+
+_RECEIVE_TIME: Final = "receive_time"
+_RECEIVED: Final = PLACES[_RECEIVE_TIME]
 
 _log = structlog.get_logger("accesslog")
 
@@ -66,6 +70,7 @@ class EntryDecoder:
     """
 
     __slots__ = (
+        "_blanks",
         "_clock",
         "_complained",
         "_identified",
@@ -89,6 +94,8 @@ class EntryDecoder:
         self._complained = False
         self._log_name = ""
         self._origin: Mapping[str, str] = {}
+        self._blanks: dict[str, Blank] = {}
+        """The fragments of the origin by type of entries: made once, since a lone entry is a message, too."""
         self._shared: Mapping[str, str] = {}
         """What the records of a message have in common: the origin, and when it was read."""
 
@@ -107,12 +114,13 @@ class EntryDecoder:
         if batch.origin is not None:
             self._identified = True
             self._origin, self._log_name = batch.origin, batch.origin.get("log_name", "")
+            self._blanks.clear()
         elif self._identified is None:
             self._identified = False
             self._ledger.unidentified_streams += 1
         now = self._clock()
         received = time_text(int(now), int(now % 1 * 1e9))
-        self._shared = {"receive_time": received, **self._origin}
+        self._shared = {_RECEIVE_TIME: received, **self._origin}
         return self._batches_of(batch)
 
     def _batches_of(self, batch: Batch) -> Generator[LineBatch]:
@@ -125,7 +133,7 @@ class EntryDecoder:
         log = self._ledger.log(self._log_name, kind.name)
         waiting = len(entries)
         log.received += waiting
-        blank = LineMaker.blank(kind.name, self._shared)
+        blank = self._blank(kind.name)
         try:
             for part in _parts(entries):
                 try:
@@ -141,6 +149,13 @@ class EntryDecoder:
         finally:
             if waiting:
                 log.dropped[DropReason.STREAM_CANCELLED] += waiting
+
+    def _blank(self, kind: str) -> Blank:
+        """The fragments that the entries of a message have in common."""
+        blank = self._blanks.get(kind)
+        if blank is None:
+            blank = self._blanks[kind] = LineMaker.blank(kind, self._origin)
+        return {**blank, _RECEIVED: fragment_of({_RECEIVE_TIME: self._shared[_RECEIVE_TIME]})}
 
     def _lines(self, rows: Rows, log: LogCounters) -> tuple[bytes, ...]:
         rules = self.rules

@@ -69,11 +69,14 @@ _PLAIN_TARGETS: Final = re.compile(
 )
 """A path of short segments without a character that may need JSON's escapes or hide a secret, and a query."""
 
-_Fill = Callable[["Rows", int, list[Any]], None]
+_Fill = Callable[["Rows", int, Sequence[Any]], None]
 """Adds the columns that come from the values of a field in all entries."""
 
-_Message = tuple[Callable[[Any], Any] | None, Sequence[tuple[Callable[[Any], Any], int, _Fill]]]
-"""How to get an inner message of an entry; for each field how to read it, its place, and what fills it."""
+_Read = Callable[[Iterable[Any]], Iterable[Sequence[Any]]]
+"""Returns the values of each field in some messages."""
+
+_Message = tuple[Callable[[Any], Any] | None, _Read, Sequence[tuple[int, _Fill]]]
+"""How to get an inner message of an entry, how to read its fields, and for each its place and its fill."""
 
 _Item = tuple[int, str, bytes, bytes]
 """An item of a map: its place, its key, its fragment, and that of the whole map if it has no other item."""
@@ -111,10 +114,9 @@ class LineMaker:
         self._secrets_found = False
         columns: dict[int, Column] = {place: repeat(fragment) for place, fragment in blank.items()}
         rows = Rows(len(entries), columns)
-        for inner, parts in self._readers[kind]:
-            messages = list(map(inner, parsed)) if inner else parsed
-            for read, place, fill in parts:
-                values = list(map(read, messages))
+        for inner, read, parts in self._readers[kind]:
+            fields = read(map(inner, parsed) if inner else parsed)
+            for values, (place, fill) in zip(fields, parts, strict=True):
                 if any(values):
                     fill(rows, place, values)
         if self._secrets_found:
@@ -127,11 +129,9 @@ class LineMaker:
             if name:
                 descriptor = descriptor.fields_by_name[name].message_type
             fields = descriptor.fields_by_number
-            readers = [
-                (attrgetter(fields[number].name), PLACES[part.field], self._fill(part))
-                for number, part in parts.items()
-            ]
-            yield attrgetter(name) if name else None, tuple(readers)
+            read = _reader([fields[number].name for number in parts])
+            fills = tuple((PLACES[part.field], self._fill(part)) for part in parts.values())
+            yield attrgetter(name) if name else None, read, fills
 
     def _fill(self, part: Part) -> _Fill:
         """What makes the column of a field from its values."""
@@ -162,7 +162,7 @@ class LineMaker:
         self._secrets_found = True
         return marked(fragment_of(record), places), False
 
-    def _fill_time(self, rows: Rows, place: int, values: list[Any]) -> None:
+    def _fill_time(self, rows: Rows, place: int, values: Sequence[Any]) -> None:
         texts = self._seconds
         seconds, nanos = seconds_and_nanos(values)
         if min(nanos) < 0 or max(nanos) >= _NANOS or not all(map(any, zip(seconds, nanos, strict=True))):
@@ -172,7 +172,7 @@ class LineMaker:
             for second, nano in zip(seconds, nanos, strict=True)
         ]
 
-    def _fill_ids(self, part: Part, rows: Rows, place: int, values: list[bytes]) -> None:
+    def _fill_ids(self, part: Part, rows: Rows, place: int, values: Sequence[bytes]) -> None:
         if _UUIDS.fullmatch(b"\n".join(values)) is not None:
             # Texts that need no escapes, nor hold a separator.
             begin = BEGIN[place] + b'"'
@@ -184,7 +184,7 @@ class LineMaker:
         return self._redacted(part.read(value))[0]
 
     def _fill_targets(
-        self, field: str, queries: Remembered, rows: Rows, place: int, values: list[bytes]
+        self, field: str, queries: Remembered, rows: Rows, place: int, values: Sequence[bytes]
     ) -> None:
         text = b"\n".join(values)
         plain = _PLAIN_TARGETS.findall(text)
@@ -204,7 +204,7 @@ class LineMaker:
             add_target(record, field, value.decode())
         return self._redacted(record)[0]
 
-    def _fill_map(self, items: Remembered, rows: Rows, place: int, values: list[Any]) -> None:
+    def _fill_map(self, items: Remembered, rows: Rows, place: int, values: Sequence[Any]) -> None:
         """The column of a map from the items of each entry, and that of a field that is made of an item."""
         more: dict[int, list[bytes]] = {}
         column: list[bytes] = []
@@ -234,7 +234,7 @@ class LineMaker:
             fragment = like(whole, whole[len(begin_of(name)) + 1 : -1])
         return (PLACES[name], key, fragment, whole), again
 
-    def _fill_metadata(self, rows: Rows, _place: int, values: list[bytes]) -> None:
+    def _fill_metadata(self, rows: Rows, _place: int, values: Sequence[bytes]) -> None:
         """The columns of the fields that are joined, and that of the rest."""
         found = list(map(self._metadata, values))
         places = list(map(tuple, found))
@@ -309,6 +309,14 @@ class LineMaker:
             return (_METADATA, b"" if name == "" else b"other"), True
         fragment, again = self._redacted({name: value})
         return (PLACES[name], fragment), again
+
+
+def _reader(names: Sequence[str]) -> _Read:
+    """What reads the fields `names` of a message in one call: for a lone entry, each call counts."""
+    read = attrgetter(*names)
+    if len(names) == 1:
+        return lambda messages: (tuple(map(read, messages)),)
+    return lambda messages: zip(*map(read, messages), strict=True)
 
 
 def _join(data: bytes, at: int, end: int, joined: Remembered, fragments: dict[int, bytes]) -> bool:

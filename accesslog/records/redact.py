@@ -5,7 +5,7 @@ log of the suite uses the same names and the same search (`redaction`).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from accesslog.records.redact_rules import NO_RULES, RedactRules, Settled
@@ -51,7 +51,7 @@ class Redaction:
     `allowed` lists the defaults that are logged after all, so that the process can log a warning.
     """
 
-    __slots__ = ("_rules", "_secrets", "allowed", "knows")
+    __slots__ = ("_cleaners", "_rules", "_secrets", "allowed", "knows")
 
     def __init__(
         self,
@@ -64,7 +64,17 @@ class Redaction:
         self._rules = rules
         self._secrets = Secrets(headers, query_parameters, allow_headers, allow_query_parameters)
         self.allowed = self._secrets.allowed
-        self.knows = frozenset((*_QUERIES, *_IDS, *_PATHS, *_TEXTS, *_MAPS, *_LISTS))
+        self._cleaners: Mapping[str, Callable[[Any, str, list[str]], Any]] = {
+            **dict.fromkeys(_QUERIES, self._secrets.text),
+            **dict.fromkeys(_IDS, self._id),
+            **dict.fromkeys(_PATHS, self._path),
+            **dict.fromkeys(_TEXTS, self._text),
+            "authority": self._authority,
+            **dict.fromkeys(_MAPS, self._map),
+            **dict.fromkeys(_LISTS, self._list),
+        }
+        """What takes the secrets out of the value of a field."""
+        self.knows = frozenset(self._cleaners)
         """The fields that `apply` may change; it leaves all others as they are."""
 
     @property
@@ -75,35 +85,38 @@ class Redaction:
     def apply(self, record: dict[str, Any]) -> None:
         """Replace every secret in `record` by `[redacted]` and list the places as its field `redacted`."""
         found: list[str] = []
-        secrets, rules = self._secrets, self._rules
-        rules.apply(record, found)
-        for field in _QUERIES:
-            if field in record:
-                record[field] = secrets.text(record[field], field, found)
-        for field in _IDS:
-            text = record.get(field)
-            if text and _MADE_BY_ENVOY.fullmatch(text) is None:
-                record[field] = secrets.value(text, field, found)
-        for field in _PATHS:
-            if field in record:
-                record[field] = rules.path(secrets.path(record[field], field, found), field, found)
-        for field in _TEXTS.intersection(record):
-            text = record[field]
-            if isinstance(text, str) and not secrets.is_harmless(text):
-                record[field] = secrets.value(text, field, found)
-        if "@" in record.get("authority", ""):
-            record["authority"] = secrets.authority(record["authority"], "authority", found)
-        for field in _MAPS:
-            values = record.get(field)
-            if isinstance(values, dict):
-                self._clean_map(values, field, found)
-        for field in _LISTS:
-            items = record.get(field)
-            if isinstance(items, list):
-                self._clean_list(items, field, found)
+        self._rules.apply(record, found)
+        for field in self.knows.intersection(record):
+            record[field] = self._cleaners[field](record[field], field, found)
         if found:
             # Each place once: a parameter repeated by the thousand must not make the record too large.
             record["redacted"] = sorted(set(found))
+
+    def _id(self, text: str, field: str, found: list[str]) -> str:
+        if not text or _MADE_BY_ENVOY.fullmatch(text) is not None:
+            return text
+        return self._secrets.value(text, field, found)
+
+    def _path(self, path: str, field: str, found: list[str]) -> str:
+        return self._rules.path(self._secrets.path(path, field, found), field, found)
+
+    def _text(self, text: Any, field: str, found: list[str]) -> Any:
+        if not isinstance(text, str) or self._secrets.is_harmless(text):
+            return text
+        return self._secrets.value(text, field, found)
+
+    def _authority(self, text: str, field: str, found: list[str]) -> str:
+        return self._secrets.authority(self._text(text, field, found), field, found)
+
+    def _map(self, values: Any, field: str, found: list[str]) -> Any:
+        if isinstance(values, dict):
+            self._clean_map(values, field, found)
+        return values
+
+    def _list(self, items: Any, field: str, found: list[str]) -> Any:
+        if isinstance(items, list):
+            self._clean_list(items, field, found)
+        return items
 
     def _clean_map(self, values: dict[str, Any], where: str, found: list[str]) -> None:
         secrets = self._secrets

@@ -35,6 +35,9 @@ _KEPT_IN_A_VALUE: Final = "[]=/:?;,@!$'()*+-._~\"{}\\ "
 # Clients choose the texts, so each pattern must take time in proportion to their length: no two of its parts
 # may compete for the same characters, and each attempt must end where the next may begin.
 _ODD: Final = re.compile(r"[%+@\"'/\\\s]")
+_REMARKABLE: Final = re.compile(r"[=%+@\"'/\\\s]")
+"""One of these, or `eyJ`, is in every text that holds a secret: ids, times, hosts and versions have none."""
+
 _MAY_HIDE: Final = re.compile(r"[=@\"'%+\s]|eyJ")
 """What a short text has if there is a secret in it."""
 
@@ -71,10 +74,11 @@ def _scheme_within(begin: str, begin_of_word: str) -> re.Pattern[str]:
 
 
 _BEHIND_NAME: Final = r"[=:\"']\s?"
+_MAY_PRECEDE_SCHEME: Final = re.compile(r"[=:\"']")
 _SCHEME: Final = _scheme_within(_BEHIND_NAME, _BEHIND_NAME)
 _SCHEME_OF_A_VALUE: Final = _scheme_within(r"(?:^|[=:\"'\s,&/])", rf"(?:^|[,&/]|{_BEHIND_NAME})")
 _LONG_SEGMENT: Final = re.compile(rf"[^/\\]{{{SHORTEST}}}")
-_AFTER_SLASH: Final = re.compile(rf"(?<=[/\\])[^/\\?#&=;,\s\"'<>]{{{SHORTEST},}}")
+_AFTER_SLASH: Final = re.compile(rf"([/\\])([^/\\?#&=;,\s\"'<>]{{{SHORTEST},}})")
 _ODD_IN_A_PATH: Final = re.compile(r"[%;=:@,&?#\"'\\]")
 _PIECES: Final = re.compile(r"([;,?#&=])")
 
@@ -166,7 +170,7 @@ class Secrets:
             len(text) <= LONGEST_REMEMBERED
             and _ODD.search(text) is None
             and "eyJ" not in text
-            and not any(map(self._parameter, _NAMES.findall(text)))
+            and ("=" not in text or not any(map(self._parameter, _NAMES.findall(text))))
         ):
             return text  # the common query: nothing in it but names and values
         text = shortened(text)
@@ -205,6 +209,8 @@ class Secrets:
         return "/".join([self._segment(segment, search) for segment in path.split("/")])
 
     def _is_harmless(self, text: str) -> bool:
+        if _REMARKABLE.search(text) is None and "eyJ" not in text:
+            return True
         found: list[str] = []
         self.value(text, "", found)
         return not found
@@ -249,14 +255,16 @@ class Secrets:
             text = self._json(text, search)
         if (" " in text or "\t" in text) and self.has_authorization:
             # A text may begin with a challenge, which is not secret; see `credentials`.
-            scheme = _SCHEME_OF_A_VALUE if depth else _SCHEME
-            text = search.noted("authorization", text, scheme.sub(rf"\1{REDACTED}", text))
-        if _LONG_SEGMENT.search(text) is not None and ("/" in text or "\\" in text):
+            if depth:
+                text = search.noted("authorization", text, _SCHEME_OF_A_VALUE.sub(rf"\1{REDACTED}", text))
+            elif _MAY_PRECEDE_SCHEME.search(text) is not None:
+                text = search.noted("authorization", text, _SCHEME.sub(rf"\1{REDACTED}", text))
+        if "/" in text or "\\" in text:
             text = search.noted("segment", text, _AFTER_SLASH.sub(_without_tokens, text))
         return self._parameters_of(text, search, depth)
 
     def _parameters_of(self, text: str, search: _Search, depth: int) -> str:
-        secret = any(map(self._named, _NAMES.findall(text)))
+        secret = "=" in text and any(map(self._named, _NAMES.findall(text)))
         if not secret and "%" not in text and "+" not in text:
             return text
         return "&".join([self._piece(piece, search, depth) for piece in text.split("&")])
@@ -303,7 +311,7 @@ class Secrets:
 
 
 def _without_tokens(segment: re.Match[str]) -> str:
-    return without_tokens(segment[0], REDACTED)
+    return segment[1] + without_tokens(segment[2], REDACTED)
 
 
 def _character(escape: re.Match[str]) -> str:

@@ -46,6 +46,14 @@ class TestIdentifier:
         [odd] = [json.loads(line) for batch in setup.decoder.read(data) for line in batch.lines]
         assert usual["receive_time"] == odd["receive_time"] == "2026-09-21T14:13:20.000000Z"
 
+    def test_the_time_of_receipt_is_read_for_each_message(self) -> None:
+        times = count(1_790_000_000)
+        rules = Rules(Redaction(), Sampling())
+        decoder = EntryDecoder(rules, EntryCounters(), lambda: float(next(times)), lambda: 0.5)
+        data = message(http_entry()).SerializeToString()
+        lines = [line for _ in range(2) for batch in decoder.read(data) for line in batch.lines]
+        assert [json.loads(line)["receive_time"][-10:] for line in lines] == ["20.000000Z", "21.000000Z"]
+
     def test_may_be_missing_and_is_then_counted_once(self) -> None:
         setup = Setup()
         records = setup.read(http_entry(), log_name=None) + setup.read(http_entry(), log_name=None)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.redaction import DEFAULT_QUERY_PARAMETERS, LONGEST_TEXT, REDACTED, Secrets
-from common.redaction.secrets import MOST_VALUES
+from common.redaction.secrets import LONGEST_REMEMBERED, MOST_VALUES
 
 SECRET = "hunter2"
 SECRETS = Secrets()
@@ -329,3 +329,44 @@ def test_no_text_takes_longer_than_its_length(hostile: str) -> None:
 )
 def test_words_that_are_schemes_too_are_words(plain: str) -> None:
     assert query(plain) == (plain, [])
+
+
+_FRAGMENTS = (
+    *(
+        "token",
+        "=",
+        ":",
+        "Bearer ",
+        "basic abc",
+        "NTLM ",
+        " ",
+        "\t",
+        "/",
+        "\\",
+        "@",
+        '"',
+        "'",
+        "%3D",
+        "+",
+        "&",
+    ),
+    *("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.abcdefghijk", "a8F3kd93Jd83kdLs93kd", "user:pw@host", "https://"),
+    *("Mozilla/5.0", "(X11; Linux)", "orders", "{", "}", "\u00a0", "k3Jd9" * 6),
+)
+
+
+@given(st.lists(st.sampled_from(_FRAGMENTS), max_size=8).map("".join))
+def test_a_text_is_harmless_if_and_only_if_nothing_in_it_is_redacted(text: str) -> None:
+    """Most texts are told from their characters, without a search for each kind of secret."""
+    found: list[str] = []
+    secrets = Secrets()
+    if len(text) <= LONGEST_REMEMBERED:
+        assert secrets.is_harmless(text) == (secrets.value(text, "", found) == text and not found)
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "token"])
+@pytest.mark.parametrize("before", ["=", ":", '"', "'"])
+def test_a_scheme_is_found_after_each_character_that_may_precede_it(before: str, scheme: str) -> None:
+    found: list[str] = []
+    assert "abc123" not in Secrets().text(f"x{before}{scheme} abc123", "", found)
+    assert found
