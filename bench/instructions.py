@@ -30,7 +30,7 @@ from bench.tools.instructions_target import WALL_SECONDS
 from bench.tools.load import LoadError
 from bench.tools.log_messages import ENTRIES, log_messages
 from bench.tools.noop_server import PATH
-from bench.tools.suite import LIMITS, check_of, limit_message
+from bench.tools.suite import LIMITS, check_of, limit_message, with_raw_headers
 from bench.transport import Say
 
 GOALS = goals_of("instructions")
@@ -45,7 +45,10 @@ LONG: Final = 700
 """Their difference leaves out what does not depend on the number of calls."""
 _CALLS_OF: Final = {"log_message": 10}
 """A message costs sixteen entries, so a tenth of the calls is enough."""
-WHAT: Final = ("authz_check", "authz_check_callers", "ratelimit_call", "log_message", "transport_call")
+WHAT: Final = (
+    *("authz_check", "authz_check_callers", "authz_check_raw_headers"),
+    *("ratelimit_call", "log_message", "transport_call"),
+)
 _TOTAL: Final = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
 
 
@@ -89,7 +92,9 @@ def write_input(folder: Path) -> None:
     (folder / "keys.json").write_bytes(orjson.dumps(keys))
     (folder / "policy.yaml").write_text(policy())
     (folder / "limits.yaml").write_text(LIMITS)
-    write_requests(folder / "authz", [check_of(_token(key, "alice"), "/service-50/orders/42?fields=total")])
+    check = check_of(_token(key, "alice"), "/service-50/orders/42?fields=total")
+    write_requests(folder / "authz", [check])
+    write_requests(folder / "authz_raw_headers", [with_raw_headers(check)])
     write_requests(
         folder / "authz_callers",
         (

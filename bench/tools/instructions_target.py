@@ -176,6 +176,7 @@ async def main(folder: Path) -> None:
     measured = {
         "authz_check": unary(handlers["Check"], read_messages(folder / "authz")),
         "authz_check_callers": unary(handlers["Check"], read_messages(folder / "authz_callers")),
+        "authz_check_raw_headers": unary(handlers["Check"], read_messages(folder / "authz_raw_headers")),
         "ratelimit_call": unary(handlers["ShouldRateLimit"], read_messages(folder / "ratelimit")),
         "log_message": streamed(handlers["StreamAccessLogs"], read_messages(folder / "accesslog")),
         "transport_call": no_ops(folder),

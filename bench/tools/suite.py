@@ -141,6 +141,16 @@ def check_of(token: str, target: str) -> bytes:
     return message.SerializeToString()
 
 
+def with_raw_headers(check: bytes) -> bytes:
+    """Return the check as Envoy sends it with `encode_raw_headers`: one line for each header, no map."""
+    message = CheckRequest.FromString(check)
+    http = message.attributes.request.http
+    for name, value in http.headers.items():
+        http.header_map.headers.add(key=name, raw_value=value.encode())
+    http.headers.clear()
+    return message.SerializeToString(deterministic=True)
+
+
 def answers(suite: Mapping[str, RunningSidecar], token: str) -> dict[str, bytes]:
     """Return an answer of each sidecar by its gRPC path, for the floor.
 
