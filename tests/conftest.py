@@ -1,9 +1,12 @@
 """Configuration and fixtures for all tests."""
 
+import gc
 import os
+import signal
 from collections import Counter
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.support.redis_server import server_version
@@ -15,6 +18,19 @@ from tests.support.redis_server import server_version
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+# A shell starts a job in the background with SIGINT ignored, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What structlog does unless it is configured, but with plain tracebacks: those of rich show every variable,
+# which takes most of the time of a test that logs many errors.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def pytest_report_header() -> str:
@@ -35,3 +51,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     tests = Counter(item.path for item in items)
     items.sort(key=lambda item: tests[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what exists by now out of each pass of the garbage collector: it is much, and stays."""
+    gc.collect()
+    gc.freeze()

@@ -16,7 +16,7 @@ from typing import Any, Self
 import grpc
 import yaml
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 """The longest wait for a condition; a busy machine needs a few seconds to start Python."""
 
 PROBE = ("-m", "tests.support.probe")

@@ -1,7 +1,6 @@
 """`sidecars limits reset`: a real process gives a key its limit back, in memory and in Redis."""
 
 import json
-import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -149,7 +148,7 @@ async def test_each_algorithm_begins_again(tmp_path: Path, algorithm: str) -> No
     file = tmp_path / "limits.yaml"
     file.write_text(f"domain: d\ndescriptors: [{{key: a, rate_limit: {limit}}}]\n")
     limits = load_limits([file], Options())
-    now_us = int(time.time()) * 1_000_000
+    now_us = 1_800_000_000 * 1_000_000  # a full minute, so that three requests are in the last window
     store = MemoryStore(lambda: now_us)
     plan = plan_of(limits, "d", ["a=1"], Modes())
     [take] = plan.takes
