@@ -10,6 +10,7 @@ series appears twice.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 from prometheus_client import Metric
@@ -212,9 +213,13 @@ class Stats(Collector):
 
     def totals(self) -> dict[str, dict[str, float]]:
         """Hits by outcome, over all rules, and what failed."""
-        every = (*self._rules.values(), *self._of_requests.values(), *self._gone.values())
-        names = ("within_limit", "near_limit", "over_limit", "shadow_mode")
-        outcomes = {name: float(sum(getattr(counts, name) for counts in every)) for name in names}
+        within = near = over = shadow = 0.0
+        for counts in chain(self._rules.values(), self._of_requests.values(), self._gone.values()):
+            within += counts.within_limit
+            near += counts.near_limit
+            over += counts.over_limit
+            shadow += counts.shadow_mode
+        outcomes = {"within_limit": within, "near_limit": near, "over_limit": over, "shadow_mode": shadow}
         return {"outcomes": outcomes, "errors": {**self.errors}}
 
     def describe(self) -> Iterator[Metric]:

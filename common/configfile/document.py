@@ -35,7 +35,7 @@ class Document:
     find the place of a value by its key path.
     """
 
-    __slots__ = ("_first_line", "_held", "_lines", "_places", "_root", "_text", "data", "file")
+    __slots__ = ("_first_line", "_held", "_lines", "_places", "_root", "_text", "_yield_gil", "data", "file")
 
     def __init__(self, file: str, data: Any, root: yaml.Node | None, text: str | None = None) -> None:
         self.file = file
@@ -46,13 +46,17 @@ class Document:
         self._held: dict[re.Pattern[str], bool] = {}
         self._first_line = 0
         self._places: Place = None
+        self._yield_gil: Breathe = no_breaks
 
     @classmethod
-    def _plain(cls, file: str, text: str, found: tuple[Any, int, Place]) -> "Document":
+    def _plain(
+        cls, file: str, text: str, found: tuple[Any, int, Place], yield_gil: Breathe = no_breaks
+    ) -> "Document":
         """The document of plain YAML, whose nodes are composed when the text of one is asked for."""
         data, line, places = found
         document = cls(file, data, None, text)
         document._first_line, document._places = line, places
+        document._yield_gil = yield_gil
         return document
 
     def line(self, path: Sequence[KeyPart]) -> int:
@@ -82,7 +86,10 @@ class Document:
         found = self._held.get(pattern)
         if found is None:
             text = self._text or ""
-            found = any(pattern.search(text, start, end) for start, end in _pieces(text))
+            found = False
+            for start, end in _pieces(text):
+                self._yield_gil()
+                found = found or pattern.search(text, start, end) is not None
             self._held[pattern] = found
         return found
 
@@ -173,7 +180,7 @@ def parse(
     try:
         plain = read_plain(text, _Loader, MAX_DEPTH, yield_gil)
         if plain is not None:
-            return Document._plain(file, text, plain)  # noqa: SLF001 - its own way of being made
+            return Document._plain(file, text, plain, yield_gil)  # noqa: SLF001 - its own way of being made
         _check_depth(text, file)
         loader = _Loader(text)
         try:
