@@ -1,6 +1,6 @@
 """Every request at full load is accounted for while the accesslog endpoint that Envoy uses ends.
 
-Twice by SIGTERM and once by kill -9; Envoy's stream then moves to the other endpoint. Before the last SIGTERM
+Twice by SIGTERM and once by kill -9; Envoy's stream then moves to the other endpoint. Before the first SIGTERM
 the sidecar gets a fifth of its time, so that it falls behind and Envoy holds entries for it.
 
 Envoy's file log is the truth. Of each request, Envoy counts an entry as written or dropped, and each entry
@@ -93,7 +93,7 @@ async def scenario(edge: Edge) -> None:
             name = await _receiver(folder)
             killed = name if number == signal.SIGKILL else killed
             child = processes[name].child
-            slow = asyncio.create_task(_slow_down(child)) if len(ended) == 2 else None
+            slow = asyncio.create_task(_slow_down(child)) if not ended else None
             await asyncio.sleep(FALL_BEHIND_SECONDS if slow else 0)
             begin = _now()
             child.send_signal(number)
