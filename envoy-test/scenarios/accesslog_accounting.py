@@ -1,7 +1,7 @@
 """Every request at full load is accounted for while the accesslog endpoint that Envoy uses ends.
 
-Twice by SIGTERM and once by kill -9; Envoy's stream then moves to the other endpoint. Before the first SIGTERM
-the sidecar gets a fifth of its time, so that it falls behind and Envoy holds entries for it.
+Twice by SIGTERM and once by kill -9; Envoy's stream then moves to the other endpoint. Before the first
+SIGTERM the sidecar gets a fifth of its time, so that it falls behind and Envoy holds entries for it.
 
 Envoy's file log is the truth. Of each request, Envoy counts an entry as written or dropped, and each entry
 that it wrote is a line of one of two sidecars, or is one of the last that Envoy had sent to the one that was
