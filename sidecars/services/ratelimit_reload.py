@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.background import GilYielder, release
+from common.background import GilYielder, background_work, freeze_gc, release
 from common.configfile import Document
-from ratelimit.config import load_limits
+from ratelimit.config import LARGE_LIMITS_RULES, load_limits
 from ratelimit.limiter import Limiter
 from ratelimit.replaced import ReplacedLimits
 from ratelimit.rules import CompiledLimits
@@ -31,8 +31,12 @@ class PreparedLimits:
 def prepare_limits(settings: RatelimitSettings, sent: Sequence[Document], stats: Stats) -> PreparedLimits:
     """Return the limits of the settings and those `sent`, compiled. For a thread. Raises ConfigError."""
     yield_gil = GilYielder().yield_gil
-    limits = load_limits(settings.limits, settings.options, sent, yield_gil)
-    return PreparedLimits(limits, stats.counted((rule.path for rule in limits.rules), yield_gil))
+    with background_work():
+        limits = load_limits(settings.limits, settings.options, sent, yield_gil)
+        counted = stats.counted((rule.path for rule in limits.rules), yield_gil)
+        if len(limits.rules) >= LARGE_LIMITS_RULES:
+            freeze_gc()  # the counters, too
+    return PreparedLimits(limits, counted)
 
 
 def _retire(replaced: list[ReplacedLimits]) -> None:
