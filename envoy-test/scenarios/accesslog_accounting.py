@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,12 @@ async def scenario(edge: Edge) -> None:
             name = await _receiver(folder)
             killed = name if number == signal.SIGKILL else killed
             child = processes[name].child
-            slow = asyncio.create_task(_slow_down(child)) if not ended else None
-            await asyncio.sleep(FALL_BEHIND_SECONDS if slow else 0)
+            if not ended:
+                await _slow_down(child, FALL_BEHIND_SECONDS)
             begin = _now()
             child.send_signal(number)
             await child.wait()
             ended.append((begin, _now()))
-            if slow is not None:
-                await slow
             processes[name] = await running.enter_async_context(_accesslog(folder, name))
         requests = await load
         await asyncio.sleep(FLUSH_SECONDS)
@@ -154,14 +152,15 @@ async def _check_metrics(edge: Edge, admin: SidecarsAdmin) -> None:
     assert dropped == 0
 
 
-async def _slow_down(child: asyncio.subprocess.Process) -> None:
-    """Stop and continue the process by turns until it has ended."""
-    with suppress(ProcessLookupError):
-        while child.returncode is None:
-            child.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(STOPPED_SECONDS)
-            child.send_signal(signal.SIGCONT)
-            await asyncio.sleep(RUNNING_SECONDS)
+async def _slow_down(child: asyncio.subprocess.Process, seconds: float) -> None:
+    """Stop and continue the process by turns for some time."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while loop.time() < until:
+        child.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(STOPPED_SECONDS)
+        child.send_signal(signal.SIGCONT)
+        await asyncio.sleep(RUNNING_SECONDS)
 
 
 async def _receiver(folder: Path) -> str:
