@@ -31,12 +31,12 @@ class Bundle:
         """The files without the manifest and the signatures."""
         return {name: self.files[name] for name in self.files if name not in {MANIFEST, SIGNATURES}}
 
-    @property
     def content_digest(self) -> str:
-        """The SHA-256 of all that is signed: two signatures of the same files have the same."""
+        """Return the SHA-256 of all that is signed: two signatures of the same files have the same."""
         digest = hashlib.sha256()
         for name in sorted(self.files.keys() - {SIGNATURES}):
-            digest.update(f"{len(name.encode())} {name} {len(self.files[name])} ".encode() + self.files[name])
+            digest.update(f"{len(name.encode())} {name} {len(self.files[name])} ".encode())
+            digest.update(self.files[name])
         return digest.hexdigest()
 
 

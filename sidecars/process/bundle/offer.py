@@ -57,9 +57,10 @@ async def offer_of(
     if before is not None and bundle.digest == before.digest:
         return Offer(before.digest, before.revision, before.order)
     order = order_of(bundle, signature)
-    if before is None or not _is_signed_again(bundle, order, before):
+    content = await asyncio.to_thread(bundle.content_digest)
+    if before is None or (order, content) != (before.order, before.content):
         _check_order(order, before)
-    elif not _is_later(signature, before):
+    elif not _is_later(signature, before):  # the bundle in service with another signature
         return Offer(before.digest, before.revision, before.order)
     return Offer(
         bundle.digest,
@@ -67,7 +68,7 @@ async def offer_of(
         order,
         new=(bundle, body),
         expires_at=None if signature is None else signature.expires_at,
-        content=bundle.content_digest,
+        content=content,
         issued_at=None if signature is None else signature.issued_at,
     )
 
@@ -168,11 +169,6 @@ def _check_release(signed: SignedRelease, before: Accepted | None) -> None:
     if before.content and signed.digest != before.content:
         text = f"the release has the sequence {sequence}, which is known, but other content"
         raise BundleError(Fault.OLDER, text)
-
-
-def _is_signed_again(bundle: Bundle, order: int, before: Accepted) -> bool:
-    """Return whether it is the bundle in service with another signature, as after a change of keys."""
-    return order == before.order and bundle.content_digest == before.content
 
 
 def _is_later(signature: Signature | None, before: Accepted) -> bool:
