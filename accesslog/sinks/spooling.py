@@ -16,7 +16,7 @@ from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.descriptor import WriterThread
 from accesslog.sinks.sink import CLOSE_SECONDS
 from accesslog.spool.files import Opened, SpoolFiles
-from accesslog.spool.frames import DamagedError, Frame
+from accesslog.spool.frames import DamagedError, Frame, overhead_bytes
 from common.os_errors import in_words
 
 _log = structlog.get_logger("accesslog")
@@ -56,6 +56,7 @@ class SinkSpool:
         "_opening",
         "_out",
         "_pending",
+        "_pending_disk_bytes",
         "_sink",
         "_synced_at",
         "_thread",
@@ -105,6 +106,8 @@ class SinkSpool:
         self.problem = ""
         """Why it fails, in words."""
         self.pending_entries = self.pending_bytes = 0
+        self._pending_disk_bytes = 0
+        """What the pending batches take on disk, where each has a header, too."""
         self.entries = self.size_bytes = 0
         self.cut_bytes = 0
         """Bytes of torn frames that were cut off."""
@@ -153,16 +156,15 @@ class SinkSpool:
 
     def has_room(self, line_batch: LineBatch) -> bool:
         """Whether `line_batch` fits on disk. An empty spool takes any."""
-        return (
-            self.size_bytes + self.pending_bytes == 0
-            or self.size_bytes + self.pending_bytes + line_batch.size_bytes <= self.bounds.max_bytes
-        )
+        taken = self.size_bytes + self._pending_disk_bytes
+        return not taken or taken + _disk_bytes(line_batch) <= self.bounds.max_bytes
 
     def offer(self, line_batch: LineBatch) -> None:
         """Take `line_batch` as the last one."""
         self._pending.append(line_batch)
         self.pending_entries += len(line_batch.lines)
         self.pending_bytes += line_batch.size_bytes
+        self._pending_disk_bytes += _disk_bytes(line_batch)
         self._changed.set()
 
     async def run(self) -> None:
@@ -227,7 +229,7 @@ class SinkSpool:
             self._thread.end()
         left = list(self._pending)
         self._pending.clear()
-        self.pending_entries = self.pending_bytes = 0
+        self.pending_entries = self.pending_bytes = self._pending_disk_bytes = 0
         return left
 
     def _oldest_pending(self, max_bytes: int) -> list[LineBatch]:
@@ -250,7 +252,7 @@ class SinkSpool:
         result: list[LineBatch] = []
         size_bytes = self.size_bytes
         for line_batch in self._pending:
-            size_bytes += line_batch.size_bytes
+            size_bytes += _disk_bytes(line_batch)
             if size_bytes > self.bounds.max_bytes and (result or self.size_bytes):
                 break
             result.append(line_batch)
@@ -314,6 +316,7 @@ class SinkSpool:
         self._pending.popleft()
         self.pending_entries -= len(line_batch.lines)
         self.pending_bytes -= line_batch.size_bytes
+        self._pending_disk_bytes -= _disk_bytes(line_batch)
 
     async def _call(self, complaint: str, function: Callable[..., object], *arguments: object) -> bool:
         """Call `function` in the thread; whether it worked."""
@@ -336,6 +339,10 @@ class SinkSpool:
             self.failing = False
             self.problem = ""
             _log.warning("spool works again", sink=self._sink, folder=str(self._folder))
+
+
+def _disk_bytes(line_batch: LineBatch) -> int:
+    return line_batch.size_bytes + overhead_bytes(line_batch.log.name, line_batch.log.type)
 
 
 def _frame(line_batch: LineBatch) -> Frame:

@@ -60,8 +60,12 @@ def encode(frame: Frame) -> bytes:
 
 def encoded_bytes(frame: Frame) -> int:
     """The length of `frame` as it is written."""
-    names = len(frame.kind.encode()) + len(frame.log_name.encode())
-    return FRAME_BYTES + _NAMES.size + names + sum(map(len, frame.lines))
+    return overhead_bytes(frame.log_name, frame.kind) + sum(map(len, frame.lines))
+
+
+def overhead_bytes(log_name: str, kind: str) -> int:
+    """How much longer a frame of this log is than its lines."""
+    return FRAME_BYTES + _NAMES.size + len(kind.encode()) + len(log_name.encode())
 
 
 def size_of(data: bytes, offset: int) -> int:

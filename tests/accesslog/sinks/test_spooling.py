@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from accesslog.records.counters import DropReason
 from accesslog.records.line_batch import LineBatch
 from accesslog.sinks.spooling import SpoolBounds
+from accesslog.spool.frames import HEADER_BYTES
 from tests.support.sinks import PATIENT, Mood, line_batch, until
 from tests.support.spooled import QUICK, Spooled, segments
 
@@ -152,12 +153,21 @@ class TestFull:
 
         sending = asyncio.create_task(send_all())
         await until(lambda: spooled.line.waiting_streams == 1)
-        assert spooled.spool.size_bytes <= 4000 + 500  # headers and names are not counted before
+        assert spooled.spool.size_bytes <= 4000 + 5 * HEADER_BYTES  # those of segments are not counted before
         assert not spooled.log.dropped_by
         spooled.sink.become(Mood.GOOD)
         await asyncio.wait_for(sending, 30)
         await until(lambda: spooled.sink.lines == spooled.sent)
         await spooled.line.stop(10)
+
+    async def test_the_headers_of_batches_that_are_written_at_once_count(self, folder: Path) -> None:
+        spooled = Spooled(folder, Mood.HANGS, spool_bounds=SpoolBounds(max_bytes=4000, sync_seconds=60))
+        spooled.queue.required = True
+        await spooled.start()
+        for _ in range(200):  # they wait in memory, and then move to the disk in one write
+            await spooled.send(1)
+        await spooled.line.stop(0.01)
+        assert 3900 <= spooled.spool.size_bytes <= 4000 + HEADER_BYTES  # that of the segment
 
 
 class TestRestart:
