@@ -108,7 +108,7 @@ class Ledger:
         self.limit = limit
         self.spare = float(limit.burst)
         """Tokens that new assignments can be given; below 0 after the limit was lowered."""
-        self.holdings: list[Holding] = []
+        self.holdings: dict[Holding, None] = {}
         self._gone: list[Holding] = []
         """The holdings of Envoys that are away, and may still use what they were assigned."""
         self._seconds = seconds
@@ -116,26 +116,32 @@ class Ledger:
         self._in_force = 0.0
         """The sum of the rates that may be in force, while assignments are made."""
 
-    def join(self, holding: Holding) -> None:
+    def join(self, holding: Holding, now: float) -> None:
         """Count what an Envoy has, and will be assigned, of this limit."""
-        self.spare -= holding.burst
-        self.holdings.append(holding)
+        self.spare -= holding.burst_at(now)
+        self.holdings[holding] = None
 
     def leave(self, holding: Holding, now: float, *, may_use: bool = True) -> None:
         """The Envoy is away. If it `may_use` what it has, that counts until it expires."""
         self.advance(now)
-        self.holdings.remove(holding)
-        if may_use:
+        del self.holdings[holding]
+        if may_use and holding.rate_at(now) > 0:
             self._gone.append(holding)
+
+    def reported(self, holding: Holding, now: float) -> None:
+        """A report of the Envoy came. What was in force until then counts first."""
+        self.advance(now)
+        holding.settle(now)
 
     def advance(self, now: float) -> None:
         """Refill what is spare."""
-        elapsed = max(0.0, now - self._at)
+        if now <= self._at:
+            return
         # What expired since then counts to the end: nothing is refilled too early.
-        refilled = self.spare + elapsed * (self.limit.rate - self.rate_at(self._at))
+        refilled = self.spare + (now - self._at) * (self.limit.rate - self.rate_at(self._at))
         self.spare = min(refilled, self.limit.burst - self.burst_at(self._at))
-        self._at = max(self._at, now)
-        self._gone = [holding for holding in self._gone if holding.rate_at(self._at) > 0]
+        self._at = now
+        self._gone = [holding for holding in self._gone if holding.rate_at(now) > 0]
 
     def rate_at(self, now: float) -> float:
         """The sum of the rates that may be in force."""

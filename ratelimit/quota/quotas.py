@@ -1,6 +1,6 @@
 """Who is assigned what: the Envoys that report, their buckets, and the limits that they share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -198,8 +198,13 @@ class Quotas:
         now = self._clock()
         if now >= self._sweep_at:
             self._sweep(now)
+        asked: dict[Ledger, dict[Holding, None]] = {}
+        joined: set[Ledger] = set()
         for usage in report.usages:
-            self._use(subscriber, usage, now)
+            self._use(subscriber, usage, now, asked, joined)
+        for ledger, holdings in asked.items():
+            # The others make room for a newcomer at once.
+            self._deliver(ledger, ledger.holdings if ledger in joined else holdings, now)
 
     def refresh(self, limits: CompiledLimits) -> None:
         """Deliver at once what changes if these limits, or the number of sidecars, are others than before."""
@@ -230,7 +235,18 @@ class Quotas:
         expired_at = self._fewer_since + self._bounds.seconds + DELIVERY_SECONDS
         return counted if now >= expired_at else max(counted, self._sidecars)
 
-    def _use(self, subscriber: Subscriber, usage: Usage, now: float) -> None:
+    def _use(
+        self,
+        subscriber: Subscriber,
+        usage: Usage,
+        now: float,
+        asked: dict[Ledger, dict[Holding, None]],
+        joined: set[Ledger],
+    ) -> None:
+        """Take what is reported of one bucket, and add its holding to `asked`.
+
+        The ledgers are divided once after the whole report, because thousands of its buckets may share one.
+        """
         name = tuple(sorted(usage.bucket_id.items()))
         bucket = subscriber.buckets.get(name)
         is_new = bucket is None
@@ -249,9 +265,10 @@ class Quotas:
         elif bucket.ledger is None:
             self._send_blanket(subscriber, bucket, now)
         else:
-            bucket.holding.settle(now)
-            # The others make room for a newcomer at once.
-            self._deliver(bucket.ledger, bucket.ledger.holdings if is_new else [bucket.holding], now)
+            bucket.ledger.reported(bucket.holding, now)
+            asked.setdefault(bucket.ledger, {})[bucket.holding] = None
+            if is_new:
+                joined.add(bucket.ledger)
 
     def _refused(self, subscriber: Subscriber, bucket_id: BucketId) -> Refused | None:
         bounds = self._bounds
@@ -305,7 +322,7 @@ class Quotas:
                 bucket.ledger.leave(bucket.holding, now, may_use=False)
             bucket.ledger = ledger
             if ledger is not None:
-                ledger.join(bucket.holding)
+                ledger.join(bucket.holding, now)
         if ledger is None:
             self._send_blanket(subscriber, bucket, now)
 
@@ -340,7 +357,7 @@ class Quotas:
             holding.sent(limit, now, seconds)
             self._send(subscriber, bucket, Assign(limit, seconds))
 
-    def _deliver(self, ledger: Ledger, holdings: Sequence[Holding], now: float) -> None:
+    def _deliver(self, ledger: Ledger, holdings: Collection[Holding], now: float) -> None:
         for holding, action in ledger.assign(holdings, now):
             self._send(*self._owners[id(holding)], action)
         if any(holding.strategy is None for holding in holdings):
