@@ -209,7 +209,9 @@ class RedisStore:
         self._call_begins = False
         one_call = self._group_of is None and self.breaker.state is CircuitState.CLOSED
         link = self._link.ready() if one_call else None
-        if link is None:
+        if link is None and self._closed:
+            refuse(self._drain(), Failure.UNREACHABLE, "closed")
+        elif link is None:
             self._spawn(self._call_while_some_wait())
         elif batch := self._next_batch():
             self._send(link, batch)

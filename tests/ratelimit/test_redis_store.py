@@ -234,6 +234,14 @@ class TestSilence:
         redis_server.resume()
         await client.aclose()
 
+    async def test_a_closed_store_opens_no_connection(self, redis_server: RedisServer) -> None:
+        store, client = make_store(redis_server)
+        await recovered(store)
+        await store.close()
+        assert await failure_of(store.take([Take("k", SLOW, 1)])) is Failure.UNREACHABLE
+        assert store._link.ready() is None
+        await client.aclose()
+
 
 class TestWithoutTasks:
     """Over a connection that is open, a call needs no task."""
