@@ -346,7 +346,7 @@ class RedisStore:
         while self.breaker.state is not CircuitState.CLOSED:
             await asyncio.sleep(PROBE_SECONDS)
             future = asyncio.get_running_loop().create_future()
-            answer = Answer(future, _itself, dict.fromkeys(Failure, 0))
+            answer = Answer(future, lambda outcome: outcome, dict.fromkeys(Failure, 0))
             await self._call([Waiting([self._probe], answer, inf)])
 
     def _drain(self) -> list[Waiting]:
@@ -396,7 +396,3 @@ class RedisStore:
         except NoScriptError:
             # Redis was restarted or failed over. EVAL runs the script and makes it known in one call.
             await self._link.eval(self._script, *command[2:], deliver=deliver)
-
-
-def _itself(outcome: list[Taken] | StoreError) -> list[Taken] | StoreError:
-    return outcome

@@ -60,7 +60,7 @@ async def offer_of(
     content = await asyncio.to_thread(bundle.content_digest)
     if before is None or (order, content) != (before.order, before.content):
         _check_order(order, before)
-    elif not _is_later(signature, before):  # the bundle in service with another signature
+    elif not _is_later(None if signature is None else signature.issued_at, before):  # with another signature
         return Offer(before.digest, before.revision, before.order)
     return Offer(
         bundle.digest,
@@ -99,15 +99,22 @@ async def _staged(
     candidate = release.current if target is not release.current else None
     if before is not None and target.digest == before.digest:
         offer = Offer(before.digest, before.revision, before.order, release.sequence, keep)
-        return _signed_by(signed, replace(offer, candidate=candidate))
+        return _signed_by(signed, before, replace(offer, candidate=candidate))
     bundle, archive = await bundle_of(settings, target, store)
     order = bundle.manifest.sequence or 0
     offer = Offer(bundle.digest, target.revision, order, release.sequence, keep, new=(bundle, archive))
-    return _signed_by(signed, replace(offer, candidate=candidate))
+    return _signed_by(signed, before, replace(offer, candidate=candidate))
 
 
-def _signed_by(signed: SignedRelease, offer: Offer) -> Offer:
-    """Return an offer with what the signature of the release says, which vouches for the bundle."""
+def _signed_by(signed: SignedRelease, before: Accepted | None, offer: Offer) -> Offer:
+    """Return an offer with what the signature of the release says, which vouches for the bundle.
+
+    An earlier signature of the release that is known changes nothing: it may have a later end, or none.
+    """
+    if before is not None and signed.digest == before.content and not _is_later(signed.issued_at, before):
+        return replace(
+            offer, content=before.content, issued_at=before.issued_at, expires_at=before.expires_at
+        )
     return replace(offer, content=signed.digest, issued_at=signed.issued_at, expires_at=signed.expires_at)
 
 
@@ -171,10 +178,12 @@ def _check_release(signed: SignedRelease, before: Accepted | None) -> None:
         raise BundleError(Fault.OLDER, text)
 
 
-def _is_later(signature: Signature | None, before: Accepted) -> bool:
-    """Return whether a signature is as late as that in service; servers behind one name may have both."""
-    issued_at = None if signature is None else signature.issued_at
-    return issued_at is None or before.issued_at is None or issued_at >= before.issued_at
+def _is_later(issued_at: float | None, before: Accepted) -> bool:
+    """Return whether a signature is as late as that in service; servers behind one name may have both.
+
+    One that does not say when it was made may be an old one that is replayed.
+    """
+    return before.issued_at is None or (issued_at is not None and issued_at >= before.issued_at)
 
 
 def _check_order(order: int, before: Accepted | None) -> None:

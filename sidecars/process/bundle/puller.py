@@ -162,7 +162,7 @@ class BundlePuller:
             if offer.new is None:
                 await self._judge_candidate(offer.candidate)
                 await self._note_release(offer, etag)
-                return Pull(now, PullOutcome.UNCHANGED, revision)
+                return self._unchanged()
             problems = await self._activate(offer, etag, now)
             if not problems:
                 await self._judge_candidate(offer.candidate)

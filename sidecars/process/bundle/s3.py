@@ -1,5 +1,6 @@
 """Signs requests to a private bucket of S3 or a store with its interface: AWS Signature Version 4."""
 
+import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -36,6 +37,8 @@ def signature_headers(settings: S3Settings, url: str) -> Mapping[str, str]:
     if missing or keys.keys() - {*_KNOWN}:
         text = f"expected lines NAME: VALUE with {', '.join(_REQUIRED)} and perhaps session_token"
         raise SigningError(f"credentials_file {settings.credentials_file}: {text}")
+    # At `debug` it logs what it signs, with the session token, and the signature.
+    logging.getLogger("botocore").setLevel(logging.INFO)
     request = AWSRequest(method="GET", url=url)
     credentials = Credentials(
         keys["access_key_id"], keys["secret_access_key"], keys.get("session_token") or None

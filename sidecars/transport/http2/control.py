@@ -194,12 +194,12 @@ class Control:
             raise protocol_error(Reason.STREAM_ID, "PING on a stream")
         if len(payload) != 8:
             raise frame_size_error("PING has 8 bytes")
+        if flags & frames.ACK and ping_answered(self._streams, payload):
+            return  # not counted: as many come back as calls end, several times for each
         self._count(Reason.PING_FLOOD)
         if not flags & frames.ACK:
             self._streams.send_queue.put(frames.ping(payload, ack=True))
-        elif payload != _DRAIN_PING:
-            ping_answered(self._streams, payload)
-        elif self.drain_began is not None:
+        elif payload == _DRAIN_PING and self.drain_began is not None:
             self.end()
 
     def goaway(self, _flags: int, stream_id: int, payload: bytes) -> None:

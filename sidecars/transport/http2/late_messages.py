@@ -32,11 +32,14 @@ def end_call(streams: Streams, stream: Stream, outcome: bytes | Status, now: flo
     streams.output_ready()
 
 
-def ping_answered(streams: Streams, payload: bytes) -> None:
-    """Go on with the call whose PING came back; any other PING is ignored."""
-    ending = streams.ending.get(frames.parse_uint32(payload[4:]))
+def ping_answered(streams: Streams, payload: bytes) -> bool:
+    """Go on with the call whose PING came back; False for any other PING, which is ignored.
+
+    A client cannot flood us with them: each ends its call, unless DATA came since the one before.
+    """
+    ending = streams.ending.get(frames.parse_uint32(payload[4:])) if streams.ending else None
     if ending is None or not payload.startswith(_FLUSH_PING):
-        return
+        return False
     stream = ending.stream
     rests = stream.received_bytes == ending.received_bytes
     if rests or stream.closed or streams.now > ending.give_up_at:
@@ -44,6 +47,7 @@ def ping_answered(streams: Streams, payload: bytes) -> None:
     else:
         ending.received_bytes = stream.received_bytes
         streams.put(_ping(stream))
+    return True
 
 
 def end_overdue(streams: Streams, now: float) -> None:

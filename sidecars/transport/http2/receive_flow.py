@@ -152,8 +152,11 @@ class ReceiveFlow:
         return self.top_up_stream(stream) + self.top_up()
 
     def open_wide(self, stream: Stream) -> bytes:
-        """The WINDOW_UPDATE frames by which the client of a call that ends may send all that it holds."""
-        widest = min(self._limits.max_held_bytes - self.held_bytes, MAX_WINDOW_BYTES)
+        """The WINDOW_UPDATE frames by which the client of a call that ends may send all that it holds.
+
+        What other streams hold, and their handlers do not read, comes off: they may use the window, too.
+        """
+        widest = min(self._limits.max_held_bytes - self.held_bytes - self.unread_bytes, MAX_WINDOW_BYTES)
         updates = b""
         if stream.receive_window < widest:
             updates += window_update(stream.id, widest - stream.receive_window)

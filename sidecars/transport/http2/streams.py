@@ -392,6 +392,8 @@ class Streams:
 
     def _close(self, stream: Stream) -> None:
         stream.closed = True
+        if self.ending:
+            self.ending.pop(stream.id, None)
         self.stream_table.remove(stream)
         self._forget_request(stream)
         self.send_queue.drop(stream)

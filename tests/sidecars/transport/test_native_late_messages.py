@@ -14,6 +14,7 @@ from sidecars.transport.http2 import frames
 from sidecars.transport.http2.frames import (
     DATA,
     END_STREAM,
+    GOAWAY,
     HEADERS,
     PING,
     RST_STREAM,
@@ -190,8 +191,41 @@ def test_the_call_ends_with_its_status_although_a_late_message_is_malformed(
 def test_a_call_that_its_client_resets_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     late = Late(monkeypatch, told=False)
     late.bench.feed(frame(RST_STREAM, 0, 1, CANCEL))
-    assert late.answer_ping() == b""
     assert not late.bench.connection.streams.ending
+    assert late.answer_ping() == b""
+
+
+def test_the_answers_to_our_pings_are_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy Envoy has sent more entries each time that it answers, and has a stream for each log."""
+    late = Late(monkeypatch, told=False)
+    for _ in range(Limits().pings.burst * 3):
+        late.bench.feed(frame(DATA, 0, 1, message(b"a")))
+        late.output = late.answer_ping()
+        assert kinds(late.output) == [PING]
+    assert len(late.taken) == 100  # then the method had enough
+
+
+def test_answers_to_pings_that_we_never_sent_are_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Late(monkeypatch, told=False)
+    burst = Limits().pings.burst
+    output = late.bench.feed(frames.ping(b"end " + bytes(3) + b"\x03", ack=True) * (burst + 10))
+    assert kinds(output)[-1] == GOAWAY
+
+
+def test_the_windows_do_not_open_for_more_than_the_connection_may_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a client could fill the windows of streams whose handlers do not read, call after call."""
+    late = Late(monkeypatch, told=False)
+    streams = late.bench.connection.streams
+    flow = streams.receive_flow
+    late.bench.feed(opened(3, "/p/Late") + frame(DATA, 0, 3, message(bytes(15_000)) * 1))
+    unread = flow.unread_bytes
+    assert unread > 15_000
+    late.bench.feed(opened(5, "/p/Late"))
+    flow.window = 0
+    flow.open_wide(streams.table[5])
+    assert flow.window + unread == 100_000
 
 
 async def test_a_client_whose_window_is_shut_loses_nothing(tmp_path: Path) -> None:

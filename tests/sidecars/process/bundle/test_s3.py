@@ -1,6 +1,7 @@
 """Bundles in a private bucket: moto verifies the signatures of requests, as S3 does."""
 
 import importlib.util
+import logging
 import urllib.request
 from collections.abc import Iterator
 from math import inf
@@ -123,6 +124,19 @@ async def test_keys_are_read_for_each_request_and_may_be_temporary(tmp_path: Pat
     for number, headers in enumerate(server.asked, 1):
         assert headers["authorization"].startswith(f"AWS4-HMAC-SHA256 Credential=K{number}/")
         assert f"/{REGION}/s3/aws4_request, SignedHeaders=host;" in headers["authorization"]
+
+
+async def test_a_signature_leaves_no_secret_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("access_key_id: K\nsecret_access_key: the-secret\nsession_token: the-token\n")
+    with BundleServer() as server, caplog.at_level(logging.DEBUG):
+        server.put("/a", b"one")
+        await got(settings(f"{server.url}/a", file))
+    [headers] = server.asked
+    signature = headers["authorization"].rpartition("Signature=")[2]
+    assert not [text for text in ("the-secret", "the-token", signature) if text in caplog.text]
 
 
 @pytest.mark.parametrize(

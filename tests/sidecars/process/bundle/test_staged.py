@@ -160,7 +160,12 @@ def test_a_release_file_that_ends_or_has_a_twin_is_refused_and_serves_on(fleet: 
     edge.wait_until(lambda: edge.metric('sidecars_bundle_pulls_total{outcome="expired"}'))
     assert edge.config()["bundle"]["revision"] == "r2"
     assert edge.metric("sidecars_bundle_failing") == 1
-    fleet.publish(release)  # signed again without an end
+    expired = 'sidecars_bundle_pulls_total{outcome="expired"}'
+    before = edge.metric(expired) or 0
+    fleet.publish(release)  # replayed: an earlier signature, without an end
+    edge.wait_until(lambda: (edge.metric(expired) or 0) > before + 2)
+    assert edge.metric("sidecars_bundle_failing") == 1
+    fleet.server.put(FILE, sign_release(release, fleet.signer.key, issued_at=3))
     edge.wait_until(lambda: edge.metric("sidecars_bundle_failing") == 0)
 
 
