@@ -127,7 +127,7 @@ class RedisStore:
 
     def take(self, takes: Sequence[Take], budget_seconds: float | None = None, /) -> Awaitable[list[Taken]]:
         """The outcome of each of `takes`. Raises StoreError, at once where waiting is useless."""
-        return raising(self.take_then(takes, budget_seconds, _itself))
+        return raising(self.take_then(takes, budget_seconds, lambda outcome: outcome))
 
     def take_then(
         self,
