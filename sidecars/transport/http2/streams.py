@@ -251,10 +251,7 @@ class Streams:
             self.output_ready()
 
     def read(self, stream: Stream) -> bytes | None:
-        """The next message of the request; opens the windows again.
-
-        None when there is none yet, or when it cannot be inflated, which ends the call.
-        """
+        """The next message, for which windows open again; None: none yet, or it ends the call as bad gzip."""
         assembler = stream.assembler
         if assembler is None or not assembler.whole_messages:
             return None
@@ -392,8 +389,7 @@ class Streams:
 
     def _close(self, stream: Stream) -> None:
         stream.closed = True
-        if self.ending:
-            self.ending.pop(stream.id, None)
+        self.ending.pop(stream.id, None)
         self.stream_table.remove(stream)
         self._forget_request(stream)
         self.send_queue.drop(stream)
