@@ -1,6 +1,6 @@
 """Who is assigned what: the Envoys that report, their buckets, and the limits that they share."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -151,6 +151,11 @@ class Quotas:
         self.reports = 0
 
     @property
+    def limits(self) -> CompiledLimits:
+        """What is divided since the last `refresh`."""
+        return self._limits
+
+    @property
     def streams(self) -> int:
         """How many streams are open."""
         return len(self._subscribers)
@@ -206,18 +211,23 @@ class Quotas:
             # The others make room for a newcomer at once.
             self._deliver(ledger, ledger.holdings if ledger in joined else holdings, now)
 
-    def refresh(self, limits: CompiledLimits) -> None:
-        """Deliver at once what changes if these limits, or the number of sidecars, are others than before."""
-        now = self._clock()
-        sidecars = self._count_sidecars(now)
+    def refresh(self, limits: CompiledLimits) -> Iterator[None]:
+        """Deliver what changes if these limits, or the number of sidecars, are others than before.
+
+        Yields after each piece of the work, since 10,000 buckets take 0.2 s. Reports may come in between: a
+        bucket keeps its former limit until its turn.
+        """
+        sidecars = self._count_sidecars(self._clock())
         if limits is self._limits and sidecars == self._sidecars:
             return
         self._limits, self._sidecars = limits, sidecars
-        for subscriber in self._subscribers:
-            for bucket in subscriber.buckets.values():
-                self._match(subscriber, bucket, now)
-        for ledger in self._ledgers.values():
-            self._deliver(ledger, ledger.holdings, now)
+        for subscriber, bucket in list(self._owners.values()):
+            if id(bucket.holding) in self._owners:  # else it has left since
+                self._match(subscriber, bucket, self._clock())
+            yield
+        for ledger in list(self._ledgers.values()):
+            self._deliver(ledger, ledger.holdings, self._clock())
+            yield
 
     def serve_waiting(self) -> None:
         """Deliver to Envoys that wait for what others had, once it has expired. Call it about each second."""

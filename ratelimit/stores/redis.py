@@ -209,9 +209,7 @@ class RedisStore:
         self._call_begins = False
         one_call = self._group_of is None and self.breaker.state is CircuitState.CLOSED
         link = self._link.ready() if one_call else None
-        if link is None and self._closed:
-            refuse(self._drain(), Failure.UNREACHABLE, "closed")
-        elif link is None:
+        if link is None:
             self._spawn(self._call_while_some_wait())
         elif batch := self._next_batch():
             self._send(link, batch)
@@ -264,8 +262,8 @@ class RedisStore:
         if batch is not None:
             self._report([await self._attempt(batch, failed)])
         while self._waiting:
-            if not self.breaker.allows():
-                refuse(self._drain(), Failure.BREAKER_OPEN)
+            if self._closed or not self.breaker.allows():
+                refuse(self._drain(), Failure.UNREACHABLE if self._closed else Failure.BREAKER_OPEN)
             elif batch := self._next_batch():
                 await self._call(batch)
 

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+import structlog
 from google.protobuf.message import DecodeError
 
+from common.background import Composite
 from common.tasks import cancel_and_wait
 from ratelimit.limiter import Limiter
 from ratelimit.quota.assignment import Action
@@ -15,6 +17,7 @@ from ratelimit.quota.quotas import QuotaError, Quotas, Refused, Subscriber
 from ratelimit.quota.wire import read_report, write_actions
 from ratelimit.rules import CompiledLimits
 from sidecars.services.message_reader import Reader
+from sidecars.services.ratelimit_reload import retire
 from sidecars.services.sidecar import Dependencies
 from sidecars.settings.ratelimit import RatelimitSettings
 from sidecars.transport.api.service import Bidirectional, Call, Code, Service, StatusError
@@ -23,6 +26,11 @@ SERVICE: Final = "envoy.service.rate_limit_quota.v3.RateLimitQuotaService"
 
 REFRESH_SECONDS: Final = 1.0
 """Between two looks whether the limits, or the number of sidecars, have changed, or assignments expired."""
+
+TURN_SECONDS: Final = 0.001
+"""How long a reload with many buckets holds up the event loop at a time."""
+
+_log = structlog.get_logger("sidecars.ratelimit")
 
 
 class _Stream:
@@ -97,7 +105,6 @@ class QuotaService:
 
     async def _read(self, stream: _Stream) -> None:
         while (message := await stream.reader.next()) is not None:
-            self._quotas.refresh(self._limits())
             try:
                 self._quotas.report(stream.subscriber, read_report(message))
             except DecodeError:
@@ -115,8 +122,23 @@ class QuotaService:
     async def _refresh(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            self._quotas.refresh(self._limits())
-            self._quotas.serve_waiting()
+            try:
+                await self._follow()
+                self._quotas.serve_waiting()
+            except Exception:  # a defect must not end what follows the limits
+                _log.exception("quotas cannot follow the limits")
+
+    async def _follow(self) -> None:
+        """Deliver what changes with the limits, and let the loop answer in between."""
+        clock = asyncio.get_running_loop().time
+        replaced: list[Composite] = [self._quotas.limits]
+        due = clock() + TURN_SECONDS
+        for _ in self._quotas.refresh(self._limits()):
+            if clock() >= due:
+                await asyncio.sleep(0)
+                due = clock() + TURN_SECONDS
+        if replaced[0] is not self._quotas.limits:
+            retire(replaced)
 
     def finish_streams(self) -> None:
         """End every stream with OK, so that its Envoy opens one to the process that follows."""

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.background import GilYielder, background_work, freeze_gc, release
+from common.background import Composite, GilYielder, background_work, freeze_gc, release
 from common.configfile import Document
 from ratelimit.config import LARGE_LIMITS_RULES, load_limits
 from ratelimit.limiter import Limiter
-from ratelimit.replaced import ReplacedLimits
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import CountedRules, Stats
 from sidecars.settings.ratelimit import RatelimitSettings
@@ -23,9 +22,7 @@ class PreparedLimits:
 
     def put_into_service(self, limiter: Limiter) -> None:
         """Let them decide from now on. Runs on the loop."""
-        replaced = [limiter.use(self.limits, self.counted)]
-        # In a thread that waits for work: starting one would hold the loop up until it runs.
-        asyncio.get_running_loop().run_in_executor(None, _retire, replaced)
+        retire([limiter.use(self.limits, self.counted)])
 
 
 def prepare_limits(settings: RatelimitSettings, sent: Sequence[Document], stats: Stats) -> PreparedLimits:
@@ -39,5 +36,11 @@ def prepare_limits(settings: RatelimitSettings, sent: Sequence[Document], stats:
     return PreparedLimits(limits, counted)
 
 
-def _retire(replaced: list[ReplacedLimits]) -> None:
+def retire(replaced: list[Composite]) -> None:
+    """Free what no longer serves piece by piece; `replaced` has the last references. Runs on the loop."""
+    # In a thread that waits for work: starting one would hold the loop up until it runs.
+    asyncio.get_running_loop().run_in_executor(None, _release, replaced)
+
+
+def _release(replaced: list[Composite]) -> None:
     release(replaced, GilYielder().yield_gil)

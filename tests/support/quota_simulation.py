@@ -39,6 +39,12 @@ def login_limit(per_second: float, burst: int) -> CompiledLimits:
     return limits_of({"key": "route", "value": "login", "rate_limit": limit})
 
 
+def refresh(quotas: Quotas, limits: CompiledLimits) -> None:
+    """Let `quotas` divide these limits."""
+    for _ in quotas.refresh(limits):
+        pass
+
+
 class Clock:
     """Time that the simulation moves."""
 

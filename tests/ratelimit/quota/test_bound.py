@@ -21,6 +21,7 @@ from tests.support.quota_simulation import (
     Conformance,
     SimulatedEnvoy,
     login_limit,
+    refresh,
 )
 
 LIMITS = [(20.0, 20), (20.0, 5), (2.0, 60), (200.0, 10), (0.5, 4)]
@@ -68,7 +69,7 @@ class World:
 
     def reload(self, per_second: float, burst: int) -> None:
         self.per_second, self.burst = per_second, burst
-        self.quotas.refresh(login_limit(per_second, burst))
+        refresh(self.quotas, login_limit(per_second, burst))
 
 
 def random_life(world: World, random: Random, steps: int) -> None:

@@ -10,7 +10,7 @@ from ratelimit.quota.limit import Blanket, BucketId
 from ratelimit.quota.quotas import QuotaBounds, QuotaError, Quotas, Refused, Report, Subscriber, Usage
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
-from tests.support.quota_simulation import BUCKET, DOMAIN, Clock, limits_of, login_limit
+from tests.support.quota_simulation import BUCKET, DOMAIN, Clock, limits_of, login_limit, refresh
 
 LIMIT = login_limit(20, 20)
 BOUNDS = QuotaBounds(max_streams=3, max_stream_buckets=4, max_buckets=6, max_entries=3, max_id_length=64)
@@ -147,19 +147,40 @@ def test_a_reload_assigns_at_once() -> None:
     world = World()
     stream = Stream(world.quotas)
     stream.report(BUCKET)
-    world.quotas.refresh(login_limit(2, 20))
+    refresh(world.quotas, login_limit(2, 20))
     assert rate(stream.take()) == 1.9
-    world.quotas.refresh(limits_of({"key": "other", "rate_limit": {"unlimited": True}}))
+    refresh(world.quotas, limits_of({"key": "other", "rate_limit": {"unlimited": True}}))
     assert strategies(stream.take()) == [Blanket.ALLOW_ALL]
-    world.quotas.refresh(LIMIT)
+    refresh(world.quotas, LIMIT)
     assert rate(stream.take()) == 19
+
+
+def test_a_reload_works_piece_by_piece_while_envoys_report_come_and_go() -> None:
+    world = World()
+    streams = [Stream(world.quotas) for _ in range(3)]
+    for stream in streams[:2]:
+        stream.report(BUCKET, {"route": "other"}, allowed=1)
+    pieces = world.quotas.refresh(login_limit(2, 20))
+    next(pieces)
+    world.quotas.close(streams[0].subscriber)
+    streams[1].report(BUCKET, {"route": "other"}, allowed=1)
+    streams[2].report(BUCKET, {"route": "other"}, allowed=1)
+    assert len(list(pieces)) > 3
+    world.pass_seconds(20)
+    (ledger,) = world.quotas.ledgers.values()
+    for stream in streams[1:]:
+        stream.report(BUCKET, {"route": "other"}, allowed=1)
+        world.pass_seconds(2)
+    assert len(ledger.holdings) == 2
+    assert (ledger.limit.rate, world.quotas.buckets) == (2, 4)
+    assert ledger.rate_at(world.clock()) <= 2
 
 
 def test_a_reload_to_the_same_limit_sends_nothing() -> None:
     world = World()
     stream = Stream(world.quotas)
     stream.report(BUCKET)
-    world.quotas.refresh(login_limit(20, 20))
+    refresh(world.quotas, login_limit(20, 20))
     assert stream.take() == []
 
 
@@ -168,15 +189,15 @@ def test_more_sidecars_leave_less_for_each() -> None:
     stream = Stream(world.quotas)
     assert rate(stream.report(BUCKET)) == 19
     world.replicas = 4
-    world.quotas.refresh(LIMIT)
+    refresh(world.quotas, LIMIT)
     assert rate(stream.take()) == 4.75
     for world.replicas in [3] * 8 + [2] * 16:  # until what each of the others has assigned has expired
-        world.quotas.refresh(LIMIT)
+        refresh(world.quotas, LIMIT)
         assert stream.take() == []
         world.pass_seconds(1)
         stream.report(BUCKET, allowed=5)
         stream.take()
-    world.quotas.refresh(LIMIT)
+    refresh(world.quotas, LIMIT)
     assert rate(stream.take()) == 9.5
 
 

@@ -123,6 +123,27 @@ async def test_a_reload_is_sent_without_a_report(edge: Edge) -> None:
     assert action.quota_assignment_action.rate_limit_strategy.token_bucket.tokens_per_fill.value == 570
 
 
+async def test_a_defect_does_not_end_what_follows_reloads(edge: Edge) -> None:
+    assert edge.sidecar._quota is not None
+    quotas = edge.sidecar._quota._quotas
+    broken, replicas = iter([True]), quotas._replicas
+
+    def broken_once() -> int:
+        if next(broken, False):
+            raise ZeroDivisionError
+        return replicas()
+
+    stream = edge.open()
+    await stream.write(reports(LOGIN))
+    await read(stream)
+    quotas._replicas = broken_once
+    edge.limits.write_text(limits(10))
+    edge.sidecar.prepare()()
+    (action,) = await read(stream)
+    assert action.quota_assignment_action.rate_limit_strategy.token_bucket.tokens_per_fill.value == 570
+    assert next(broken, None) is None
+
+
 async def test_a_second_envoy_takes_from_the_first(edge: Edge) -> None:
     first, second = edge.open(), edge.open()
     await first.write(reports(LOGIN))
