@@ -1,6 +1,6 @@
 """Gates of a roll-out: whether what the edges report lets it go on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -80,26 +80,15 @@ def group_of(reports: Iterable[Report], revision: str) -> Group:
 def check_gates(release: Release, reports: Sequence[Report]) -> list[Finding]:
     """Return the gates of a release that do not hold; none: the next wave may begin.
 
-    Before the first wave only `max_changed_share` counts, as no edge serves the new revision yet.
+    Before the first wave only `max_changed_share` counts, as no edge serves the new revision yet. A gate that
+    lacks reports does not hold: without decisions of the previous revision it is unknown whether denials rise.
     """
-    gates = release.gates
     new = group_of(reports, release.current.revision)
     old = group_of(reports, "" if release.previous is None else release.previous.revision)
-    found: list[Finding] = []
-
-    def bound(gate: str, value: float, most: float | None, what: str) -> None:
-        if most is not None and value > most:
-            found.append(Finding(gate, Result.BROKEN, f"{what} is {value:.4g}, more than {most:g}"))
-
-    if gates.max_changed_share is not None:
-        judged = old.counts["shadow_same"] + old.counts["shadow_changed"]
-        share = old.counts["shadow_changed"] / judged if judged else 0.0
-        if not judged and release.active == 0:
-            text = "no decision was judged in the shadow yet"
-            found.append(Finding("max_changed_share", Result.MISSING, text))
-        bound("max_changed_share", share, gates.max_changed_share, "the share of changed decisions")
+    found = list(_shadow(release, old))
     if release.active == 0:
         return found
+    gates = release.gates
     for gate, value, least in (
         ("min_nodes", new.nodes, gates.min_nodes),
         ("min_calls", new.counts["calls"], gates.min_calls),
@@ -108,12 +97,47 @@ def check_gates(release: Release, reports: Sequence[Report]) -> list[Finding]:
             text = f"{value:g} reported with the new revision, of {least} needed"
             found.append(Finding(gate, Result.MISSING, text))
     errors = new.share("errors", "decisions")
-    bound("max_error_share", errors, gates.max_error_share, "the share of errors")
     rise = new.share("denied", "decisions") - old.share("denied", "decisions")
-    if old.counts["decisions"]:
-        bound("max_denied_rise", rise, gates.max_denied_rise, "the rise of the share of denials")
     before = old.share("call_seconds", "calls")
-    if before:
-        times = new.share("call_seconds", "calls") / before
-        bound("max_slower", times, gates.max_slower, "the mean duration of a call, compared with before,")
-    return found
+    times = new.share("call_seconds", "calls") / before if before else 0.0
+    return [
+        *found,
+        *_bound("max_error_share", gates.max_error_share, "the share of errors", errors, "decisions", new),
+        *_bound(
+            "max_denied_rise",
+            gates.max_denied_rise,
+            "the rise of the share of denials",
+            rise,
+            "decisions",
+            new,
+            old,
+        ),
+        *_bound("max_slower", gates.max_slower, _TIMES, times, "calls", new, old),
+    ]
+
+
+_TIMES: Final = "the mean duration of a call, compared with before,"
+
+
+def _shadow(release: Release, old: Group) -> Iterator[Finding]:
+    judged = old.counts["shadow_same"] + old.counts["shadow_changed"]
+    most = release.gates.max_changed_share
+    if judged:
+        share = old.counts["shadow_changed"] / judged
+        yield from _bound("max_changed_share", most, "the share of changed decisions", share)
+    elif most is not None and release.active == 0:
+        yield Finding("max_changed_share", Result.MISSING, "no decision was judged in the shadow yet")
+
+
+def _bound(
+    gate: str, most: float | None, what: str, value: float, whole: str = "", *groups: Group
+) -> Iterator[Finding]:
+    """Yield a finding if `value` is more than `most`, or unknown because a group has none of `whole`."""
+    if most is None:
+        return
+    for which, group in zip(("new", "previous"), groups, strict=False):
+        if not group.counts[whole]:
+            yield Finding(gate, Result.MISSING, f"no {whole} reported with the {which} revision yet")
+            return
+    if value > most:
+        yield Finding(gate, Result.BROKEN, f"{what} is {value:.4g}, more than {most:g}")

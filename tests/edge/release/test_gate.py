@@ -49,6 +49,21 @@ def test_too_few_reports_break_nothing_and_let_nothing_go_on() -> None:
     assert findings(release()) == [("min_nodes", "missing")]
 
 
+@pytest.mark.parametrize("gate", [{"max_denied_rise": 0.05}, {"max_slower": 2}])
+def test_a_gate_that_compares_needs_reports_of_both_revisions(gate: dict[str, Any]) -> None:
+    missing = [(next(iter(gate)), "missing")]
+    harmful = report("b", "r2", denied=1000, call_seconds=9)
+    idle = {"calls": 0, "call_seconds": 0, "decisions": 0, "denied": 0}
+    assert findings(release(**gate), harmful) == missing
+    assert findings(release(**gate), harmful, report("a", "r1", **idle)) == missing
+    assert findings(release(**gate), report("b", "r2", **idle), report("a", "r1")) == missing
+
+
+def test_without_decisions_the_share_of_errors_is_unknown() -> None:
+    reported = report("b", "r2", decisions=0, denied=0)
+    assert findings(release(max_error_share=0.01), reported) == [("max_error_share", "missing")]
+
+
 def test_before_the_first_wave_the_shadow_counts() -> None:
     gated = release(0, max_changed_share=0.01, min_nodes=5)
     assert findings(gated, report("a", "r1")) == [("max_changed_share", "missing")]

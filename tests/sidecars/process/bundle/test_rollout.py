@@ -85,7 +85,8 @@ def test_a_harmful_release_reaches_its_canaries_only_and_goes_back(tmp_path: Pat
             wait_for(canary, "revision", "r2")
             assert not any(is_allowed(canary.folder) for _ in range(CALLS))
             with_reports = ("--reports", str(reports))
-            canary.wait_until(lambda: _denied(reports) == CALLS)
+            canary.wait_until(lambda: _counted(reports, "r2", "denied") == CALLS)
+            other.wait_until(lambda: _counted(reports, "r1", "decisions") == CALLS)
             refused = operator.step("promote", *with_reports)
             assert "max_denied_rise: the rise of the share of denials is 1" in refused.stderr
             assert operator.run("check", *with_reports).returncode == 1
@@ -98,5 +99,5 @@ def test_a_harmful_release_reaches_its_canaries_only_and_goes_back(tmp_path: Pat
     assert "ok: 4 entries" in verified.stdout
 
 
-def _denied(file: Path) -> float:
-    return sum(report.counts["denied"] for report in read_reports(file) if report.revision == "r2")
+def _counted(file: Path, revision: str, name: str) -> float:
+    return sum(report.counts[name] for report in read_reports(file) if report.revision == revision)
