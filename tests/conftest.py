@@ -44,13 +44,14 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts the files by their number of tests, least first.
+    """Sorts the files: those with a real Envoy first, then by their number of tests, least first.
 
     Files with few tests have the slow ones, from end to end, and one that starts last would keep one worker
     busy while the others have nothing left.
     """
     tests = Counter(item.path for item in items)
-    items.sort(key=lambda item: tests[item.path])
+    with_envoy = {item.path for item in items if item.get_closest_marker("envoy")}
+    items.sort(key=lambda item: (item.path not in with_envoy, tests[item.path]))
 
 
 def pytest_collection_finish() -> None:

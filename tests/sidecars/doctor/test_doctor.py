@@ -230,7 +230,8 @@ async def test_workers_that_do_not_answer_have_a_line(folder: Path) -> None:
         finally:
             os.kill(pid, signal.SIGCONT)
     seen(found, f"fail authz unix:{folder}/1.authz: accepts connections", "fail worker 1: does not answer")
-    assert any(one.check == f"authz unix:{folder}/0.authz" and one.level == "ok" for one in found)
+    [other] = [one for one in found if one.check == f"authz unix:{folder}/0.authz"]
+    assert other.seen.startswith("serving")  # on a busy machine perhaps late
 
 
 @pytest.mark.redis
