@@ -210,7 +210,7 @@ class Ledger:
         if burst < 1 or rate < LOWEST_RATE:
             return Blanket.DENY_ALL
         self.spare -= burst
-        return token_quota(rate, burst, holding.strategy)
+        return token_quota(rate, burst)
 
     def _changed(self, holding: Holding, before: TokenQuota, share: float, now: float) -> Strategy:
         """What follows an assignment that is in force: the same where little would change."""
@@ -224,7 +224,7 @@ class Ledger:
         if is_about_same and not too_much and before.max_tokens / 2 <= burst < 2 * before.max_tokens:
             return before
         self.spare -= max(0, burst - before.max_tokens)
-        return token_quota(rate, burst, before)
+        return token_quota(rate, burst)
 
     def _room(self, holding: Holding, now: float, total: float) -> float:
         """The rate that this Envoy can have of `total` without exceeding it, and what it has already."""

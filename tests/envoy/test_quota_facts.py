@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ratelimit.quota.assignment import Abandon, Assign, Strategy, TokenQuota
+from ratelimit.quota.assignment import MOST_FILL_SECONDS, Abandon, Assign, Strategy, TokenQuota
 from ratelimit.quota.limit import Blanket, BucketId
 from ratelimit.quota.wire import read_report, write_actions
 from sidecars.demo.configuration import http_manager
@@ -67,6 +67,10 @@ class Driven:
                 async with session.get(f"http://127.0.0.1:{self._port}{path}") as answer:
                     statuses.append(answer.status)
         return statuses.count(200)
+
+    async def passed_one(self) -> bool:
+        """Whether a request passes."""
+        return await self.passed(1) == 1
 
     async def reported(self) -> None:
         """Make both buckets known."""
@@ -141,6 +145,10 @@ async def _is_as_the_ledger_counts(driven: Driven) -> None:
     assert await driven.passed(5) == 5  # after a blanket rule it begins full
     await driven.assign(TokenQuota(30, 3, SLOW))
     assert await driven.passed(40) == 15  # the size alone is not ignored: 5 of 10 are 15 of 30
+    await driven.assign(Blanket.DENY_ALL)
+    await driven.assign(TokenQuota(1, 4 * MOST_FILL_SECONDS, MOST_FILL_SECONDS))
+    assert await driven.passed(1) == 1
+    await until(driven.passed_one, "a long interval refills evenly: four a second")
     await driven.assign(Blanket.ALLOW_ALL)
     assert await driven.passed(5) == 5
     await driven.assign(None)
