@@ -155,14 +155,15 @@ def _pack(work: Path, names: Iterable[str], target: Path) -> None:
             if name.endswith(".dist-info/RECORD"):
                 record_name = name
                 continue
-            content = (work / name).read_bytes()
             if name.endswith(".dist-info/WHEEL"):
-                content = _platform_wheel(content.decode()).encode()
-            archive.writestr(name, content)
+                (work / name).write_text(_platform_wheel((work / name).read_text()))
+            content = (work / name).read_bytes()
+            archive.write(work / name, name)  # with its mode: other users read what is unpacked
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
             rows.writerow((name, f"sha256={digest}", len(content)))
         rows.writerow((record_name, "", ""))
-        archive.writestr(record_name, record.getvalue())
+        (work / record_name).write_text(record.getvalue())
+        archive.write(work / record_name, record_name)
 
 
 def _platform_wheel(about: str) -> str:

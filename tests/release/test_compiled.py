@@ -3,6 +3,7 @@
 import ast
 import importlib
 import os
+import stat
 import subprocess
 import sys
 import zipfile
@@ -89,6 +90,7 @@ def test_the_wheel_lists_every_file_with_its_hash(tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o644)
     wheel = tmp_path / f"edge_sidecars-1-{platform_tag()}.whl"
     _pack(tmp_path, files, wheel)
     with zipfile.ZipFile(wheel) as archive:
@@ -96,6 +98,7 @@ def test_the_wheel_lists_every_file_with_its_hash(tmp_path: Path) -> None:
         assert "Root-Is-Purelib: false" in archive.read(f"{about}/WHEEL").decode()
         assert f"Tag: {platform_tag()}\n" in archive.read(f"{about}/WHEEL").decode()
         record = archive.read(f"{about}/RECORD").decode().splitlines()
+        assert {one.external_attr >> 16 for one in archive.infolist()} == {stat.S_IFREG | 0o644}
     assert len(record) == len(files)
     assert f"{about}/RECORD,," in record
     assert "authz/__init__.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0" in record

@@ -4,14 +4,24 @@ import re
 from pathlib import Path
 from socket import socket
 
+import pytest
+
 from tests.support.console import KEY, Suite
+
+# Pages give way to what serves: on a busy machine the second of CPU that the first ones take is a minute.
+pytestmark = pytest.mark.timeout(300)
+
+
+def two_workers(folder: Path) -> Suite:
+    """Return a suite without sessions in memory, which cannot be with workers."""
+    suite = Suite(folder, workers=2)
+    policy = folder / "policy.yaml"
+    policy.write_text(policy.read_text().replace("  sessions: {}\n  revocations: {}\n", ""))
+    return suite
 
 
 def test_pages_show_all_workers(tmp_path: Path) -> None:
-    # Sessions in memory cannot be with workers.
-    suite = Suite(tmp_path, workers=2)
-    policy = tmp_path / "policy.yaml"
-    policy.write_text(policy.read_text().replace("  sessions: {}\n  revocations: {}\n", ""))
+    suite = two_workers(tmp_path)
     with suite.running as running:
         running.wait_until_ready()
         suite.check("/reports", KEY, worker=0)
@@ -41,6 +51,12 @@ def test_pages_show_all_workers(tmp_path: Path) -> None:
         assert "accesslog" in suite.page("configuration").text
         assert "written 0" in suite.page("logs").text
         assert "does not show sessions" in suite.page("sessions").text
+
+
+def test_the_playground_has_the_policy_of_the_workers(tmp_path: Path) -> None:
+    suite = two_workers(tmp_path)
+    with suite.running as running:
+        running.wait_until_ready()
         page = suite.post("playground", "use=loaded&question=request%3A%20%7Burl%3A%20/reports%7D")
         assert "credentials_missing" in page.text
 
