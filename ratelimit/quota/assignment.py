@@ -51,9 +51,9 @@ Action = Assign | Abandon
 def token_quota(rate: float, max_tokens: int) -> TokenQuota:
     """Return a token bucket of at most `rate` tokens a second (LOWEST_RATE or more).
 
-    Envoy 1.40 ignores a bucket that differs from the one before in the interval alone. So the interval follows
-    from the rate: two buckets with the same tokens and other intervals are at least 60 times apart, and only
-    above 70 million tokens a second so close.
+    Envoy 1.40 ignores a bucket that differs from the one before in the interval alone. So the interval
+    follows from the rate: buckets that have the same tokens and other intervals are at least 60 times apart,
+    and only above 70 million tokens a second so close.
     """
     if rate * FILL_SECONDS < FEWEST_TOKENS:
         seconds = MOST_FILL_SECONDS

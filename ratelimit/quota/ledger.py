@@ -128,6 +128,11 @@ class Ledger:
         if may_use and holding.rate_at(now) > 0:
             self._gone.append(holding)
 
+    def forgotten(self, holding: Holding, now: float) -> None:
+        """An Envoy that was told to abandon its bucket has surely done so."""
+        self.advance(now)
+        holding.until = holding.former_until = _NEVER
+
     def reported(self, holding: Holding, now: float) -> None:
         """A report of the Envoy came. What was in force until then counts first."""
         self.advance(now)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from math import inf
 from typing import Final, NamedTuple
 
@@ -12,6 +11,7 @@ from ratelimit.match import Match, bucket_key, metric_path
 from ratelimit.quota.assignment import Abandon, Action, Assign, TokenQuota
 from ratelimit.quota.ledger import DELIVERY_SECONDS, Holding, Ledger
 from ratelimit.quota.limit import Blanket, BucketId, QuotaLimit, limit_of, match_bucket
+from ratelimit.quota.refused import QuotaError, Refused
 from ratelimit.request import Descriptor
 from ratelimit.rules import CompiledLimits, LimitRule, Node
 from ratelimit.stats import Counts, Stats
@@ -20,35 +20,6 @@ SWEEP_SECONDS: Final = 10.0
 """Between two looks for ledgers that no Envoy needs."""
 
 _ABANDON: Final = Abandon()
-
-
-class Refused(StrEnum):
-    """Why a stream is ended, or a bucket gets no assignment: `reason` in metrics."""
-
-    NOT_A_REPORT = "not_a_report"
-    """Ends the stream: the bytes are not RateLimitQuotaUsageReports."""
-    NO_DOMAIN = "no_domain"
-    """Ends the stream: its first message has no domain, or one longer than `max_id_length`."""
-    DOMAIN_CHANGED = "domain_changed"
-    """Ends the stream."""
-    TOO_MANY_STREAMS = "too_many_streams"
-    """Ends the stream: there are `max_streams` already."""
-    NO_BUCKET_ID = "no_bucket_id"
-    """Skips the usage: its bucket has no keys, or an empty one."""
-    NOT_UTF8 = "not_utf8"
-    """Skips the usage: its bucket has bytes that are not UTF-8, which no message can name."""
-    LONG_BUCKET_ID = "long_bucket_id"
-    """Skips the usage: its bucket has more than `max_entries` or `max_id_length`."""
-    TOO_MANY_BUCKETS = "too_many_buckets"
-    """Skips the usage: the stream has `max_stream_buckets`, or all have `max_buckets`."""
-
-
-class QuotaError(Exception):
-    """A stream that cannot go on. The message reaches the caller."""
-
-    def __init__(self, reason: Refused, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +79,8 @@ class Subscriber:
         self.deliver = deliver
         self.domain = ""
         self.buckets: dict[tuple[tuple[str, str], ...], _Bucket] = {}
+        self.abandoned: list[tuple[float, Ledger, Holding]] = []
+        """What it was told to forget, and when: it counts until a later report."""
 
 
 class Quotas:
@@ -203,6 +176,8 @@ class Quotas:
         now = self._clock()
         if now >= self._sweep_at:
             self._sweep(now)
+        if subscriber.abandoned:
+            self._settle_abandoned(subscriber, now)
         asked: dict[Ledger, dict[Holding, None]] = {}
         joined: set[Ledger] = set()
         for usage in report.usages:
@@ -271,6 +246,8 @@ class Quotas:
         self._count(bucket, usage, now, is_new=is_new)
         if now - bucket.busy_at >= self._bounds.idle_seconds:
             self._forget(subscriber.buckets.pop(name), now)
+            if bucket.ledger is not None:
+                subscriber.abandoned.append((now, bucket.ledger, bucket.holding))
             self._send(subscriber, bucket, _ABANDON)
         elif bucket.ledger is None:
             self._send_blanket(subscriber, bucket, now)
@@ -385,6 +362,15 @@ class Quotas:
         del self._owners[id(bucket.holding)]
         if bucket.ledger is not None:
             bucket.ledger.leave(bucket.holding, now)
+
+    def _settle_abandoned(self, subscriber: Subscriber, now: float) -> None:
+        under_way = []
+        for told_at, ledger, holding in subscriber.abandoned:
+            if now >= told_at + DELIVERY_SECONDS:
+                ledger.forgotten(holding, now)
+            else:
+                under_way.append((told_at, ledger, holding))
+        subscriber.abandoned = under_way
 
     def _sweep(self, now: float) -> None:
         self._sweep_at = now + SWEEP_SECONDS

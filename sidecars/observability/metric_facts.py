@@ -12,7 +12,7 @@ from authz.credentials.jwt.key_source import FetchOutcome
 from authz.engine.metrics import MAX_RULES
 from authz.policy.rule import Outcome
 from authz.request.identity import CredentialKind, RefusalReason
-from ratelimit.quota.quotas import Refused
+from ratelimit.quota.refused import Refused
 from ratelimit.request import BadInput
 from ratelimit.stats import MAX_REQUEST_KEYS, MAX_RULE_KEYS
 from ratelimit.stores.store import Failure

@@ -13,7 +13,8 @@ from ratelimit.limiter import Limiter
 from ratelimit.quota.assignment import Action
 from ratelimit.quota.limit import BucketId
 from ratelimit.quota.metrics import QuotaCollector
-from ratelimit.quota.quotas import QuotaError, Quotas, Refused, Subscriber
+from ratelimit.quota.quotas import Quotas, Subscriber
+from ratelimit.quota.refused import QuotaError, Refused
 from ratelimit.quota.wire import read_report, write_actions
 from ratelimit.rules import CompiledLimits
 from sidecars.services.message_reader import Reader

@@ -7,7 +7,8 @@ import pytest
 from protos.lenient import mark
 from ratelimit.quota.assignment import Abandon, Action, Assign, TokenQuota
 from ratelimit.quota.limit import Blanket, BucketId
-from ratelimit.quota.quotas import QuotaBounds, QuotaError, Quotas, Refused, Report, Subscriber, Usage
+from ratelimit.quota.quotas import QuotaBounds, Quotas, Report, Subscriber, Usage
+from ratelimit.quota.refused import QuotaError, Refused
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
 from tests.support.quota_simulation import BUCKET, DOMAIN, Clock, limits_of, login_limit, refresh
@@ -211,8 +212,25 @@ def test_an_idle_bucket_is_abandoned_and_may_come_again() -> None:
     world.pass_seconds(5)
     assert stream.report(BUCKET, {"route": "other"}) == [Abandon(), Abandon()]
     assert world.quotas.buckets == 0
-    world.pass_seconds(25)
+    world.pass_seconds(1)
     assert rate(stream.report(BUCKET, allowed=1)) == 19
+
+
+def test_what_an_envoy_should_abandon_counts_until_it_expires_if_its_stream_ends() -> None:
+    world = World()
+    stream = Stream(world.quotas)
+    stream.report(BUCKET)
+    for _ in range(120):
+        world.pass_seconds(5)
+        actions = stream.report(BUCKET)
+    assert actions == [Abandon()]
+    world.quotas.close(stream.subscriber)
+    world.pass_seconds(2)
+    again = Stream(world.quotas)
+    assert again.report(BUCKET) == []
+    world.pass_seconds(15)
+    world.quotas.serve_waiting()
+    assert rate(again.take()) == 19
 
 
 def test_values_that_share_a_limit_share_its_quota() -> None:

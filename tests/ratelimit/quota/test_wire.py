@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from protos.rate_limit_quota_pb2 import RateLimitQuotaResponse, RateLimitQuotaUsageReports
 from ratelimit.quota.assignment import Action
 from ratelimit.quota.limit import BucketId
-from ratelimit.quota.quotas import QuotaBounds, QuotaError, Quotas, Subscriber
+from ratelimit.quota.quotas import QuotaBounds, Quotas, Subscriber
+from ratelimit.quota.refused import QuotaError
 from ratelimit.quota.wire import read_report, write_actions
 from ratelimit.stats import Stats
 from tests.support.quota_simulation import Clock, login_limit

@@ -12,8 +12,9 @@ from prometheus_client import generate_latest
 from protos.rate_limit_quota_pb2 import BucketId, RateLimitQuotaResponse, RateLimitQuotaUsageReports
 from protos.ratelimit_strategy_pb2 import RateLimitStrategy
 from ratelimit.quota.assignment import Action, Assign, TokenQuota
-from ratelimit.quota.quotas import Refused, Report, Subscriber
+from ratelimit.quota.quotas import Report, Subscriber
 from ratelimit.quota.quotas import Usage as ReportedUsage
+from ratelimit.quota.refused import Refused
 from sidecars.services.ratelimit import RatelimitSidecar, build
 from sidecars.services.ratelimit_quota import SERVICE
 from sidecars.services.sidecar import Dependencies
