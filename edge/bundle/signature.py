@@ -77,8 +77,8 @@ def verify(files: Mapping[str, bytes], keys: Mapping[str, PublicKey], scope: str
     return Signature(
         key_id,
         str(verified["header"]["alg"]),
-        _time(claims, "iat"),
-        _time(claims, "exp"),
+        time_in(claims, "iat"),
+        time_in(claims, "exp"),
         scope,
     )
 
@@ -164,8 +164,8 @@ def _check_files(files: Mapping[str, bytes], listed: Any) -> None:
         raise _bad(f"{min(digests)!r} is in the signature, and missing in the bundle")
 
 
-def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    """Return a NumericDate (RFC 7519 section 2)."""
+def time_in(claims: Mapping[str, Any], name: str) -> float | None:
+    """Return a NumericDate (RFC 7519 section 2), None without one. Raises BundleError for anything else."""
     value = claims.get(name)
     if value is None:
         return None

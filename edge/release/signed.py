@@ -11,7 +11,7 @@ from edge.bundle.digest import file_digest
 from edge.bundle.errors import BundleError, Fault
 from edge.bundle.keys import PublicKey, SigningKey
 from edge.bundle.names import SIGNATURES
-from edge.bundle.signature import check_time, claims_of, sign, verify
+from edge.bundle.signature import check_time, claims_of, sign, time_in, verify
 from edge.release.model import Release
 
 MAX_BYTES: Final = 256 * 1024
@@ -72,8 +72,7 @@ def stated_end(document: bytes) -> float | None:
 
     None: never. Raises BundleError.
     """
-    end = (claims_of({SIGNATURES: _signatures(_content(document))}) or {}).get("exp")
-    return end if isinstance(end, int | float) else None
+    return time_in(claims_of({SIGNATURES: _signatures(_content(document))}) or {}, "exp")
 
 
 def _signatures(content: Mapping[str, Any]) -> bytes:

@@ -1,5 +1,6 @@
 """`sidecars release`."""
 
+import base64
 import json
 import time
 from pathlib import Path
@@ -80,6 +81,20 @@ def test_a_file_may_end_and_is_signed_again(rollout: Rollout) -> None:
     assert json.loads(rollout.look("status", "--json").out)["expires_at"] > time.time() + 29 * 86_400
     rollout.look("sign", *signing)
     assert json.loads(rollout.look("status", "--json").out)["expires_at"] is None
+
+
+@pytest.mark.parametrize("end", ["1e300", "Infinity", "9" * 30, "true", '"soon"'])
+def test_an_end_that_is_no_time_is_told_in_words(rollout: Rollout, end: str) -> None:
+    """The status shows files that come back from a web server, whose signature it does not check."""
+    rollout.begin()
+    forged = json.loads(rollout.file.read_bytes())
+    parts = ('{"alg": "none"}', f'{{"exp": {end}}}')
+    encoded = (base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
+    forged["signatures"] = [".".join((*encoded, ""))]
+    rollout.file.write_text(json.dumps(forged))
+    for format_ in ((), ("--json",)):
+        shown = rollout.look("status", *format_)
+        assert (shown.code, shown.err) == (1, f"{rollout.file}: the claim exp is not a time\n")
 
 
 def test_a_file_of_another_key_is_not_signed_again(rollout: Rollout, tmp_path: Path) -> None:
