@@ -204,12 +204,16 @@ class Quotas:
             self._deliver(ledger, ledger.holdings, self._clock())
             yield
 
-    def serve_waiting(self) -> None:
-        """Deliver to Envoys that wait for what others had, once it has expired. Call it about each second."""
-        now = self._clock()
+    def serve_waiting(self) -> Iterator[None]:
+        """Deliver to Envoys that wait for what others had, once it has expired. Call it about each second.
+
+        Yields after each ledger: after a lost connection thousands may wait.
+        """
         ledgers, self._waiting = self._waiting, {}
         for ledger in ledgers:
-            self._deliver(ledger, [one for one in ledger.holdings if one.strategy is None], now)
+            waiting = [one for one in ledger.holdings if one.strategy is None]
+            self._deliver(ledger, waiting, self._clock())
+            yield
 
     def _count_sidecars(self, now: float) -> int:
         """How many sidecars share each limit: one that has left counts until what it assigned has expired."""

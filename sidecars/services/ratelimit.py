@@ -238,6 +238,8 @@ class RatelimitSidecar:
             swap = await asyncio.to_thread(self.prepare)
         except ConfigError as error:
             _log.error("changed limit files do not fit the limits of the server", error=str(error))
+        except Exception:  # a defect in a loader must be seen
+            _log.exception("changed limit files cannot be loaded")
         else:
             swap()
 

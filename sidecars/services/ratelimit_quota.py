@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from itertools import chain
 from typing import Any, Final
 
 import structlog
@@ -125,16 +126,15 @@ class QuotaService:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self._follow()
-                self._quotas.serve_waiting()
             except Exception:  # a defect must not end what follows the limits
                 _log.exception("quotas cannot follow the limits")
 
     async def _follow(self) -> None:
-        """Deliver what changes with the limits, and let the loop answer in between."""
+        """Deliver what changes with the limits and with time, and let the loop answer in between."""
         clock = asyncio.get_running_loop().time
         replaced: list[Composite] = [self._quotas.limits]
         due = clock() + TURN_SECONDS
-        for _ in self._quotas.refresh(self._limits()):
+        for _ in chain(self._quotas.refresh(self._limits()), self._quotas.serve_waiting()):
             if clock() >= due:
                 await asyncio.sleep(0)
                 due = clock() + TURN_SECONDS

@@ -45,6 +45,12 @@ def refresh(quotas: Quotas, limits: CompiledLimits) -> None:
         pass
 
 
+def serve_waiting(quotas: Quotas) -> None:
+    """Let `quotas` assign to Envoys that wait."""
+    for _ in quotas.serve_waiting():
+        pass
+
+
 class Clock:
     """Time that the simulation moves."""
 

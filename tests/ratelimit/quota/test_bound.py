@@ -22,6 +22,7 @@ from tests.support.quota_simulation import (
     SimulatedEnvoy,
     login_limit,
     refresh,
+    serve_waiting,
 )
 
 LIMITS = [(20.0, 20), (20.0, 5), (2.0, 60), (200.0, 10), (0.5, 4)]
@@ -53,7 +54,7 @@ class World:
         for _ in range(round(seconds / TICK_SECONDS)):
             self.clock.ticks += 1
             if self.clock.ticks % 20 == 0:
-                self.quotas.serve_waiting()
+                serve_waiting(self.quotas)
             admitted = sum([envoy.step(self.quotas) for envoy in self.envoys])
             self.conformance.admitted(admitted, self.per_second, self.burst)
             self.check_ledgers()

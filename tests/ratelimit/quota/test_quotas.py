@@ -11,7 +11,15 @@ from ratelimit.quota.quotas import QuotaBounds, Quotas, Report, Subscriber, Usag
 from ratelimit.quota.refused import QuotaError, Refused
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
-from tests.support.quota_simulation import BUCKET, DOMAIN, Clock, limits_of, login_limit, refresh
+from tests.support.quota_simulation import (
+    BUCKET,
+    DOMAIN,
+    Clock,
+    limits_of,
+    login_limit,
+    refresh,
+    serve_waiting,
+)
 
 LIMIT = login_limit(20, 20)
 BOUNDS = QuotaBounds(max_streams=3, max_stream_buckets=4, max_buckets=6, max_entries=3, max_id_length=64)
@@ -106,11 +114,26 @@ def test_what_an_envoy_had_counts_until_it_expires() -> None:
     second = Stream(world.quotas)
     world.pass_seconds(10)
     assert second.report(BUCKET) == []
-    world.quotas.serve_waiting()
+    serve_waiting(world.quotas)
     assert second.take() == []
     world.pass_seconds(7)
-    world.quotas.serve_waiting()
+    serve_waiting(world.quotas)
     assert rate(second.take()) == 19
+
+
+def test_envoys_that_wait_are_served_ledger_by_ledger() -> None:
+    limit = {"unit": "second", "requests_per_unit": 20}
+    world = World(limits_of({"key": "route", "rate_limit": limit}))
+    bucket_ids = [{"route": name} for name in "abc"]
+    first, second = Stream(world.quotas), Stream(world.quotas)
+    first.report(*bucket_ids)
+    world.quotas.close(first.subscriber)
+    assert second.report(*bucket_ids) == []
+    world.pass_seconds(17)
+    pieces = world.quotas.serve_waiting()
+    next(pieces)
+    assert len(second.take()) == 1
+    assert len(list(pieces)) == len(second.take()) == 2
 
 
 def test_where_nothing_is_spare_an_envoy_that_comes_is_refused_until_something_is() -> None:
@@ -229,7 +252,7 @@ def test_what_an_envoy_should_abandon_counts_until_it_expires_if_its_stream_ends
     again = Stream(world.quotas)
     assert again.report(BUCKET) == []
     world.pass_seconds(15)
-    world.quotas.serve_waiting()
+    serve_waiting(world.quotas)
     assert rate(again.take()) == 19
 
 

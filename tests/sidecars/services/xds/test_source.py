@@ -200,13 +200,14 @@ async def test_files_and_limits_that_change_at_the_same_time_are_both_in_service
             swap = sidecar.prepare()
             server.send("2", [config("edge", "user", 1), config("more", "user", 1)])
             await accepted(server, "2")
-            monkeypatch.setattr("sidecars.services.ratelimit.load_limits", noting)
+            monkeypatch.setattr("sidecars.services.ratelimit_reload.load_limits", noting)
             swap()
             task = sidecar._loading
             assert task is not None
             await task
             assert sidecar.describe()["domains"] == ["edge", "more", "own"]
             assert codes(sidecar, "user", 4, "own") == [OK, OK, OK, OVER]
+            assert threads
             assert threading.main_thread() not in threads, "the event loop waits for it"
             swap = sidecar.prepare()
             server.send("3", [config("edge", "user", 1), config("later", "user", 1)])
@@ -217,6 +218,11 @@ async def test_files_and_limits_that_change_at_the_same_time_are_both_in_service
                 await until(lambda: logs)
             assert logs[0]["event"] == "changed limit files do not fit the limits of the server"
             assert sidecar.describe()["domains"] == ["edge", "later", "own"]
+            monkeypatch.setattr("sidecars.services.ratelimit.prepare_limits", lambda *_: 1 / 0)
+            with capture_logs() as logs:
+                swap()
+                await until(lambda: logs)
+            assert logs[0]["event"] == "changed limit files cannot be loaded"
 
 
 async def test_the_last_limits_are_kept_over_a_restart_without_the_server(tmp_path: Path) -> None:
