@@ -81,7 +81,7 @@ def check_gates(release: Release, reports: Sequence[Report]) -> list[Finding]:
     """Return the gates of a release that do not hold; none: the next wave may begin.
 
     Before the first wave only `max_changed_share` counts, as no edge serves the new revision yet. A gate that
-    lacks reports does not hold: without decisions of the previous revision it is unknown whether denials rise.
+    lacks reports does not hold: without decisions of the previous revision no one knows if denials rise.
     """
     new = group_of(reports, release.current.revision)
     old = group_of(reports, "" if release.previous is None else release.previous.revision)
