@@ -1,12 +1,12 @@
 """The work of `sidecars bundle`: reads, makes and describes the files."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import orjson
 import typer
 
 from common.configfile import ConfigError
@@ -113,7 +113,7 @@ def inspect_archive(file: Path, *, as_json: bool) -> str:
         "files": {name: len(content) for name, content in sorted(bundle.content.items())},
     }
     if as_json:
-        return orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
+        return json.dumps(data, indent=2)  # unlike orjson, of any number that a forged signature can claim
     lines = [f"revision   {bundle.manifest.revision}", f"digest     sha256:{bundle.digest}"]
     lines += [f"root       {root or '(everything)'}" for root in bundle.manifest.roots]
     lines += [f"metadata   {key}: {value}" for key, value in sorted(bundle.manifest.metadata.items())]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge.bundle.bundle import read_bundle
-from tests.support.bundles import LIMITS, POLICY, write_keys
+from tests.support.bundles import LIMITS, POLICY, Signer, write_keys
 from tests.support.command import Command
 
 
@@ -39,6 +39,14 @@ def test_a_folder_is_built_signed_verified_and_shown(sidecars: Command, folder: 
     assert shown["files"] == {"limits/a.yaml": len(LIMITS), "policy/a.yaml": len(POLICY)}
     assert (shown["roots"], shown["signature"]["scope"]) == (["limits", "policy"], "eu")
     assert "root       limits\n" in sidecars("bundle", "inspect", bundle).out
+
+
+def test_a_forged_signature_is_shown_whatever_it_claims(sidecars: Command, tmp_path: Path) -> None:
+    bundle, signer = tmp_path / "edge.tar.gz", Signer(tmp_path)
+    bundle.write_bytes(signer.archive(issued_at=1 << 70))
+    shown = json.loads(sidecars("bundle", "inspect", bundle, "--json").out)
+    assert shown["signature"]["iat"] == 1 << 70
+    assert f"iat: {1 << 70}" in sidecars("bundle", "inspect", bundle).out
 
 
 def test_the_same_folder_and_sequence_give_the_same_bytes(sidecars: Command, folder: Path) -> None:

@@ -126,6 +126,15 @@ async def test_keys_are_read_for_each_request_and_may_be_temporary(tmp_path: Pat
         assert f"/{REGION}/s3/aws4_request, SignedHeaders=host;" in headers["authorization"]
 
 
+async def test_a_second_authorization_header_is_a_failed_request(tmp_path: Path) -> None:
+    file, more = tmp_path / "keys", tmp_path / "headers"
+    file.write_text("access_key_id: K\nsecret_access_key: s\n")
+    more.write_text("Authorization: Bearer t\n")
+    given = settings("http://127.0.0.1:1/a", file).model_copy(update={"headers_file": more})
+    with pytest.raises(FetchError, match="headers_file has the header authorization, which s3 makes"):
+        await got(given)
+
+
 async def test_a_signature_leaves_no_secret_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
