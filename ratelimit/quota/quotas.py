@@ -19,6 +19,9 @@ from ratelimit.stats import Counts, Stats
 SWEEP_SECONDS: Final = 10.0
 """Between two looks for ledgers that no Envoy needs."""
 
+CROWD: Final = 200
+"""Buckets that share a ledger, above which it is divided once a second: to divide it takes time for each."""
+
 _ABANDON: Final = Abandon()
 
 
@@ -115,8 +118,8 @@ class Quotas:
         self._ledgers: dict[str, Ledger] = {}
         self._owners: dict[int, tuple[Subscriber, _Bucket]] = {}
         """By `id` of a holding: whose it is."""
-        self._waiting: dict[Ledger, None] = {}
-        """Ledgers with Envoys that were assigned nothing yet."""
+        self._waiting: dict[Ledger, dict[Holding, None]] = {}
+        """Holdings that were assigned nothing yet, or reported in a crowd."""
         self._sweep_at = 0.0
         self.refused: dict[str, int] = dict.fromkeys(Refused, 0)
         self.actions: dict[str, int] = {"token_bucket": 0, "allow_all": 0, "deny_all": 0, "abandon": 0}
@@ -183,8 +186,10 @@ class Quotas:
         for usage in report.usages:
             self._use(subscriber, usage, now, asked, joined)
         for ledger, holdings in asked.items():
-            # The others make room for a newcomer at once.
-            self._deliver(ledger, ledger.holdings if ledger in joined else holdings, now)
+            if len(ledger.holdings) > CROWD:
+                self._waiting.setdefault(ledger, {}).update(holdings)
+            else:  # the others make room for a newcomer at once
+                self._deliver(ledger, ledger.holdings if ledger in joined else holdings, now)
 
     def refresh(self, limits: CompiledLimits) -> Iterator[None]:
         """Deliver what changes if these limits, or the number of sidecars, are others than before.
@@ -205,14 +210,13 @@ class Quotas:
             yield
 
     def serve_waiting(self) -> Iterator[None]:
-        """Deliver to Envoys that wait for what others had, once it has expired. Call it about each second.
+        """Deliver to Envoys in a crowd, and to those that wait until what others had has expired.
 
-        Yields after each ledger: after a lost connection thousands may wait.
+        Call it about each second. Yields after each ledger: after a lost connection thousands may wait.
         """
-        ledgers, self._waiting = self._waiting, {}
-        for ledger in ledgers:
-            waiting = [one for one in ledger.holdings if one.strategy is None]
-            self._deliver(ledger, waiting, self._clock())
+        waiting, self._waiting = self._waiting, {}
+        for ledger, holdings in waiting.items():
+            self._deliver(ledger, [one for one in holdings if one in ledger.holdings], self._clock())
             yield
 
     def _count_sidecars(self, now: float) -> int:
@@ -351,8 +355,8 @@ class Quotas:
     def _deliver(self, ledger: Ledger, holdings: Collection[Holding], now: float) -> None:
         for holding, action in ledger.assign(holdings, now):
             self._send(*self._owners[id(holding)], action)
-        if any(holding.strategy is None for holding in holdings):
-            self._waiting[ledger] = None
+        if unassigned := [holding for holding in holdings if holding.strategy is None]:
+            self._waiting.setdefault(ledger, {}).update(dict.fromkeys(unassigned))
 
     def _send(self, subscriber: Subscriber, bucket: _Bucket, action: Action) -> None:
         if isinstance(action, Abandon):

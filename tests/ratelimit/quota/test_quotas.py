@@ -7,7 +7,7 @@ import pytest
 from protos.lenient import mark
 from ratelimit.quota.assignment import Abandon, Action, Assign, TokenQuota
 from ratelimit.quota.limit import Blanket, BucketId
-from ratelimit.quota.quotas import QuotaBounds, Quotas, Report, Subscriber, Usage
+from ratelimit.quota.quotas import CROWD, QuotaBounds, Quotas, Report, Subscriber, Usage
 from ratelimit.quota.refused import QuotaError, Refused
 from ratelimit.rules import CompiledLimits
 from ratelimit.stats import Stats
@@ -134,6 +134,19 @@ def test_envoys_that_wait_are_served_ledger_by_ledger() -> None:
     next(pieces)
     assert len(second.take()) == 1
     assert len(list(pieces)) == len(second.take()) == 2
+
+
+def test_a_limit_of_a_crowd_is_divided_once_a_second() -> None:
+    """At each report it would take seconds of each second."""
+    world = World(login_limit(10_000, 10_000), QuotaBounds(max_streams=CROWD + 2))
+    for _ in range(CROWD):
+        assert len(Stream(world.quotas).report(BUCKET)) == 1
+    late, later = Stream(world.quotas), Stream(world.quotas)
+    assert late.report(BUCKET) == later.report(BUCKET) == []
+    world.quotas.close(later.subscriber)
+    serve_waiting(world.quotas)
+    assert len(late.take()) == 1
+    assert later.take() == []
 
 
 def test_where_nothing_is_spare_an_envoy_that_comes_is_refused_until_something_is() -> None:
