@@ -133,10 +133,10 @@ class Ledger:
         self.advance(now)
         holding.until = holding.former_until = _NEVER
 
-    def reported(self, holding: Holding, now: float) -> None:
-        """A report of the Envoy came. What was in force until then counts first."""
+    def reported(self, holding: Holding, reported_at: float, now: float) -> None:
+        """A report of the Envoy came at `reported_at`. What was in force until now counts first."""
         self.advance(now)
-        holding.settle(now)
+        holding.settle(reported_at)
 
     def advance(self, now: float) -> None:
         """Refill what is spare."""

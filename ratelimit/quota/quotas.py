@@ -118,8 +118,8 @@ class Quotas:
         self._ledgers: dict[str, Ledger] = {}
         self._owners: dict[int, tuple[Subscriber, _Bucket]] = {}
         """By `id` of a holding: whose it is."""
-        self._waiting: dict[Ledger, dict[Holding, None]] = {}
-        """Holdings that were assigned nothing yet, or reported in a crowd."""
+        self._waiting: dict[Ledger, dict[Holding, float]] = {}
+        """Holdings that were reported in a crowd, and when, or were assigned nothing yet."""
         self._sweep_at = 0.0
         self.refused: dict[str, int] = dict.fromkeys(Refused, 0)
         self.actions: dict[str, int] = {"token_bucket": 0, "allow_all": 0, "deny_all": 0, "abandon": 0}
@@ -181,7 +181,7 @@ class Quotas:
             self._sweep(now)
         if subscriber.abandoned:
             self._settle_abandoned(subscriber, now)
-        asked: dict[Ledger, dict[Holding, None]] = {}
+        asked: dict[Ledger, dict[Holding, float]] = {}
         joined: set[Ledger] = set()
         for usage in report.usages:
             self._use(subscriber, usage, now, asked, joined)
@@ -189,7 +189,7 @@ class Quotas:
             if len(ledger.holdings) > CROWD:
                 self._waiting.setdefault(ledger, {}).update(holdings)
             else:  # the others make room for a newcomer at once
-                self._deliver(ledger, ledger.holdings if ledger in joined else holdings, now)
+                self._deliver(ledger, ledger.holdings if ledger in joined else holdings, now, holdings)
 
     def refresh(self, limits: CompiledLimits) -> Iterator[None]:
         """Deliver what changes if these limits, or the number of sidecars, are others than before.
@@ -206,7 +206,7 @@ class Quotas:
                 self._match(subscriber, bucket, self._clock())
             yield
         for ledger in list(self._ledgers.values()):
-            self._deliver(ledger, ledger.holdings, self._clock())
+            self._deliver(ledger, ledger.holdings, self._clock(), {})
             yield
 
     def serve_waiting(self) -> Iterator[None]:
@@ -216,7 +216,8 @@ class Quotas:
         """
         waiting, self._waiting = self._waiting, {}
         for ledger, holdings in waiting.items():
-            self._deliver(ledger, [one for one in holdings if one in ledger.holdings], self._clock())
+            present = {holding: at for holding, at in holdings.items() if holding in ledger.holdings}
+            self._deliver(ledger, present, self._clock(), present)
             yield
 
     def _count_sidecars(self, now: float) -> int:
@@ -233,7 +234,7 @@ class Quotas:
         subscriber: Subscriber,
         usage: Usage,
         now: float,
-        asked: dict[Ledger, dict[Holding, None]],
+        asked: dict[Ledger, dict[Holding, float]],
         joined: set[Ledger],
     ) -> None:
         """Take what is reported of one bucket, and add its holding to `asked`.
@@ -260,8 +261,7 @@ class Quotas:
         elif bucket.ledger is None:
             self._send_blanket(subscriber, bucket, now)
         else:
-            bucket.ledger.reported(bucket.holding, now)
-            asked.setdefault(bucket.ledger, {})[bucket.holding] = None
+            asked.setdefault(bucket.ledger, {})[bucket.holding] = now
             if is_new:
                 joined.add(bucket.ledger)
 
@@ -352,11 +352,20 @@ class Quotas:
             holding.sent(limit, now, seconds)
             self._send(subscriber, bucket, Assign(limit, seconds))
 
-    def _deliver(self, ledger: Ledger, holdings: Collection[Holding], now: float) -> None:
+    def _deliver(
+        self,
+        ledger: Ledger,
+        holdings: Collection[Holding],
+        now: float,
+        reported: Mapping[Holding, float],
+    ) -> None:
+        """Send what these holdings are assigned; `reported`: when reports of some came."""
+        for holding, reported_at in reported.items():
+            ledger.reported(holding, reported_at, now)
         for holding, action in ledger.assign(holdings, now):
             self._send(*self._owners[id(holding)], action)
         if unassigned := [holding for holding in holdings if holding.strategy is None]:
-            self._waiting.setdefault(ledger, {}).update(dict.fromkeys(unassigned))
+            self._waiting.setdefault(ledger, {}).update(dict.fromkeys(unassigned, -inf))
 
     def _send(self, subscriber: Subscriber, bucket: _Bucket, action: Action) -> None:
         if isinstance(action, Abandon):
