@@ -29,6 +29,6 @@ def test_a_key_has_the_slot_that_redis_gives_it(redis_node: Any, key: str) -> No
 
 @pytest.fixture(scope="module")
 def redis_node() -> Any:
-    node = RedisServer(tcp=True, arguments=("--cluster-enabled", "yes"), below=55_000)
+    node = RedisServer(tcp=True, arguments=("--cluster-enabled", "yes"))
     with node as server, server.client() as client:
         yield client

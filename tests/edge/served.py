@@ -23,7 +23,7 @@ from sidecars.demo.process import spawn
 from sidecars.demo.until import until
 from sidecars.demo.upstream import Echo, serve_upstream
 from tests.edge.estates import TODAY
-from tests.support.redis_server import free_port
+from tests.support.free_ports import free_port
 
 READY_SECONDS = 60.0
 SIDECARS = ("authz", "ratelimit", "accesslog")

@@ -35,7 +35,7 @@ from tests.sidecars.process.bundle.test_rollout import FILE, Operator
 from tests.support.bundle_server import BundleServer
 from tests.support.bundles import Signer
 from tests.support.command import plain_command
-from tests.support.redis_server import free_port
+from tests.support.free_ports import free_port
 
 pytestmark = pytest.mark.envoy
 

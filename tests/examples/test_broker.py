@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
-from tests.support.redis_server import free_port
+from tests.support.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 BROKER = ROOT / "examples" / "broker"

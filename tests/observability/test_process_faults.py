@@ -23,9 +23,9 @@ from tests.support.authority import Authority
 from tests.support.bundle_server import BundleServer
 from tests.support.bundles import unsigned_archive
 from tests.support.dashboards import is_of_processes, without_data
+from tests.support.free_ports import free_port
 from tests.support.prometheus import Prometheus, serve_prometheus
 from tests.support.ratelimiting import request
-from tests.support.redis_server import free_port
 from tests.support.running import SIDECARS, Running, call, connect
 
 pytestmark = pytest.mark.timeout(300)

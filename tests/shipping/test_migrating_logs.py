@@ -19,8 +19,8 @@ import yaml
 
 from sidecars.services.accesslog import SERVICE
 from tests.support.entries import message
+from tests.support.free_ports import free_port
 from tests.support.log_examples import MANY, Logged, block, entries, facts_of, many_entries
-from tests.support.redis_server import free_port
 
 START_SECONDS = 60
 TRIES = 200

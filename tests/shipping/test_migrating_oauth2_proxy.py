@@ -22,8 +22,8 @@ from aiohttp import web
 
 from sidecars.demo.ask import EdgeResponse, ask
 from sidecars.demo.upstream import Echo, serve_application, serve_upstream
+from tests.support.free_ports import free_port
 from tests.support.oauth2_proxy_examples import HOST, PAGE, Asked, block, requests, signed
-from tests.support.redis_server import free_port
 from tests.support.signing import jwk, key_set, private_key
 
 START_TRIES = 300

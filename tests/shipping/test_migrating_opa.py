@@ -14,8 +14,8 @@ import grpc
 import pytest
 
 from protos.authz_pb2 import CheckRequest, CheckResponse
+from tests.support.free_ports import free_port
 from tests.support.opa_examples import Example, examples, facts_of
-from tests.support.redis_server import free_port
 from tests.support.running import call
 from tests.support.signing import jwk, key_set, private_key
 

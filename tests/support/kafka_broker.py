@@ -7,7 +7,6 @@ import base64
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -16,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.free_ports import free_port
+
 START_SECONDS = 60.0
 
 
@@ -23,7 +24,7 @@ class KafkaBroker:
     """One broker that is its own controller. After a stop it starts again with its data."""
 
     def __init__(self, folder: Path, jars: str, properties: str = "") -> None:
-        self.port, controller = _free_port(), _free_port()
+        self.port, controller = free_port(), free_port()
         self.servers = f"127.0.0.1:{self.port}"
         self._folder = folder
         self._java = ("java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/*")
@@ -103,10 +104,3 @@ def jars() -> str:
     if not folder or shutil.which("java") is None:
         pytest.skip("needs Apache Kafka: `make test-all` fetches it and sets KAFKA_JARS")
     return folder
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

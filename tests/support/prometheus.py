@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from sidecars.demo.process import spawn
-from tests.support.redis_server import free_port
+from tests.support.free_ports import free_port
 from tests.support.rules import FOLDER
 
 HOW_TO_GET_IT: Final = "not on the PATH (Debian: apt-get install prometheus)"

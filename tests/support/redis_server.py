@@ -8,7 +8,6 @@ A test folder imports the fixtures in its conftest.py:
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from sidecars.demo.redis import find_redis
+from tests.support.free_ports import free_port
 
 START_SECONDS = 20.0
 """Redis starts in well under a second on two busy cores; this only ends the wait for one that fails to
@@ -53,11 +53,11 @@ class RedisServer:
     Nothing runs before `start`. `stop` loses all data, like a crash without persistence.
     """
 
-    def __init__(self, *, tcp: bool = False, arguments: tuple[str, ...] = (), below: int = 65_536) -> None:
+    def __init__(self, *, tcp: bool = False, arguments: tuple[str, ...] = ()) -> None:
         # A short folder name: a unix socket path has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rs-"))
         self.socket = self.folder / "redis.sock"
-        self.port = free_port(below) if tcp else 0
+        self.port = free_port() if tcp else 0
         self.url = f"redis://127.0.0.1:{self.port}/0" if tcp else f"unix://{self.socket}?db=0"
         self.arguments = arguments
         """Those of the next start."""
@@ -170,16 +170,6 @@ class RedisServer:
         text = log.read_text() if log.exists() else "it wrote no log"
         self.stop()
         raise RuntimeError(f"redis-server did not start:\n{text}")
-
-
-def free_port(below: int = 65_536) -> int:
-    """Return a free TCP port less than `below`."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < below:
-            return port
 
 
 class Pair:

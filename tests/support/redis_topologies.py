@@ -14,7 +14,8 @@ import redis
 
 from common.redis_cluster import SLOTS, NodeAddress, key_slot
 from sidecars.settings.redis import RedisSettings
-from tests.support.redis_server import RedisServer, free_port, server_binary
+from tests.support.free_ports import free_port
+from tests.support.redis_server import RedisServer, server_binary
 
 WAIT_SECONDS = 30.0
 """Bounds each wait for a topology on a busy machine."""
@@ -158,7 +159,7 @@ class RedisCluster:
         )
         count = 6 if replicas else 3
         # The port of the bus is 10,000 higher, and must be a port, too.
-        self.servers = [RedisServer(tcp=True, arguments=more, below=55_000) for _ in range(count)]
+        self.servers = [RedisServer(tcp=True, arguments=more) for _ in range(count)]
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:

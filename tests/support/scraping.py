@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from tests.support.free_ports import free_port
 from tests.support.prometheus import program_path
-from tests.support.redis_server import free_port
 from tests.support.running import WAIT_SECONDS
 
 

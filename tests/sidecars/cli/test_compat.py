@@ -1,7 +1,6 @@
 """`sidecars run ratelimit --compat`: a real process with the environment of envoyproxy/ratelimit."""
 
 import json
-import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,6 +11,7 @@ import pytest
 
 from protos.ratelimit_pb2 import RateLimitResponse
 from tests.support.command import Done, plain_command
+from tests.support.free_ports import free_port
 from tests.support.ratelimiting import LIMITS as BY_MINUTE
 from tests.support.ratelimiting import request
 from tests.support.redis_server import RedisServer
@@ -38,19 +38,11 @@ LIMITS = BY_MINUTE.replace("unit: minute", "unit: day")
 """In windows that do not end during a test."""
 
 
-def free_ports(count: int) -> list[int]:
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
-
-
 def environment(folder: Path, redis: RedisServer, **more: str) -> dict[str, str]:
     """As in a pod: files in RUNTIME_ROOT/RUNTIME_SUBDIRECTORY/config, one of them with any name."""
     (folder / "rl" / "config").mkdir(parents=True)
     (folder / "rl" / "config" / "edge").write_text(LIMITS)
-    [port] = free_ports(1)
+    port = free_port()
     return {
         "RUNTIME_ROOT": str(folder),
         "RUNTIME_SUBDIRECTORY": "rl",

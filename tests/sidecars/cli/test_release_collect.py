@@ -13,7 +13,7 @@ from sidecars.cli.release_collect import Collector, read_reports, serve
 from sidecars.transport.api.address import TcpAddress
 from tests.sidecars.cli.test_release import Rollout
 from tests.support.command import Command
-from tests.support.redis_server import free_port
+from tests.support.free_ports import free_port
 from tests.support.waiting import until
 
 

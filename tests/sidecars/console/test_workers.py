@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from socket import socket
 
 import pytest
 
 from tests.support.console import KEY, Suite
+from tests.support.free_ports import adjacent_ports
 
 # Pages give way to what serves: on a busy machine the second of CPU that the first ones take is a minute.
 pytestmark = pytest.mark.timeout(300)
@@ -83,7 +83,7 @@ def test_the_supervisor_shows_its_workers_the_token(tmp_path: Path) -> None:
         "listen": "127.0.0.1:0",
         "port_file": "admin.port",
         "token_file": "token",
-        "workers": f"127.0.0.1:{two_free_ports()}",
+        "workers": f"127.0.0.1:{adjacent_ports()[0]}",
     }
     suite = Suite(tmp_path, workers=2, authz=None, accesslog=None, admin=admin)
     with suite.running as running:
@@ -94,16 +94,3 @@ def test_the_supervisor_shows_its_workers_the_token(tmp_path: Path) -> None:
         assert status == 200
         assert "Workers without an answer" not in text
         assert f"unix:{tmp_path}/r.1" in text
-
-
-def two_free_ports() -> int:
-    """Return a free port whose next one is free, too."""
-    while True:
-        with socket() as one, socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port: int = one.getsockname()[1]
-            try:
-                other.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port

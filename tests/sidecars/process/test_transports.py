@@ -19,6 +19,7 @@ from sidecars.transport.api.address import TcpAddress, TlsSettings, UnixAddress
 from sidecars.transport.api.limits import Lifetime, Limits, Rate
 from sidecars.transport.http2.errors import Reason
 from tests.support.authority import Authority
+from tests.support.free_ports import free_port
 from tests.support.running import ANSWER, WAIT_SECONDS, Running, call, connect
 
 TLS = "{cert_file: s.pem, key_file: s.key, client_ca_file: c.pem, reload_seconds: 3}"
@@ -273,9 +274,7 @@ def test_a_process_serves_tls_and_knows_its_clients(tmp_path: Path) -> None:
         "c.pem": clients.certificate,
     }.items():
         (tmp_path / name).write_bytes(content)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        target = f"localhost:{probe.getsockname()[1]}"
+    target = f"localhost:{free_port()}"
     tls = {"cert_file": "s.pem", "key_file": "s.key", "client_ca_file": "c.pem"}
     listen = {"address": target.replace("localhost", "127.0.0.1"), "tls": tls}
     with Running(tmp_path, settings(tmp_path, listen)) as running:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.free_ports import free_port
 from tests.support.gotools import BUILD_SECONDS, go_tool
 from tests.support.running import SIDECARS, WAIT_SECONDS, Running
 from tests.support.transport.harness import TRANSPORTS
@@ -35,11 +35,7 @@ def ports(
     """The ports of the page and those of a process with the same policy and limits."""
     folder = tmp_path_factory.mktemp("by-hand")
     names = ("authz", "ratelimit", "accesslog")
-    free = []
-    for _ in names:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            free.append(str(probe.getsockname()[1]))
+    free = [str(free_port()) for _ in names]
     listen = {name: {"listen": [f"127.0.0.1:{port}"]} for name, port in zip(names, free, strict=True)}
     settings = {
         "transport": request.param,

@@ -1,7 +1,6 @@
 """What the ratelimit sidecar answers without gRPC: /json, /healthcheck and /rlconfig."""
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -17,6 +16,7 @@ from ratelimit.rules import Algorithm, Options
 from sidecars.admin.routes import AdminRequest
 from sidecars.services.ratelimit import RatelimitSidecar, build
 from sidecars.services.ratelimit_json import answer_json
+from tests.support.free_ports import free_port
 from tests.support.ratelimiting import dependencies, folder, settings_with
 from tests.support.running import SIDECARS, WAIT_SECONDS, Running, call, connect
 
@@ -106,12 +106,6 @@ descriptors:
         f"d.plan: unit=MONTH requests_per_unit=3, {modes}, period: quarter",
         f"d.even: unit=SECOND requests_per_unit=3, {modes}, unit_multiplier: 30, algorithm: sliding_window",
     ]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def fetched(url: str, body: bytes | None = None, method: str | None = None) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from tests.support.asking_allowed import is_allowed
 from tests.support.bundle_server import BundleServer
 from tests.support.bundles import Signer
 from tests.support.command import Done, plain_command
-from tests.support.redis_server import free_port
+from tests.support.free_ports import free_port
 from tests.support.running import SIDECARS, Running
 
 FILE = "/edge/release.json"

@@ -13,10 +13,10 @@ import yaml
 
 from sidecars.client.sessions import SessionsClient, SessionsError, SessionsUnavailableError
 from sidecars.services.authz.sessions_api_guard import UNKNOWN_CLIENT
+from tests.support.free_ports import free_port
 from tests.support.redis_server import (
     RedisServer,
     _session_redis,
-    free_port,
     redis_server,
     shared_redis,
 )
