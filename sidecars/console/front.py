@@ -143,7 +143,8 @@ class ConsoleFront:
             _log.info("console started", pid=process.pid)
             await _until_ready(process)
             timeout = aiohttp.ClientTimeout(total=PAGE_SECONDS)
-            connector = aiohttp.UnixConnector(str(path))
+            # A connection for each page: a kept one may have ended with a console that was killed.
+            connector = aiohttp.UnixConnector(str(path), force_close=True)
             self._session = aiohttp.ClientSession(
                 "http://console", connector=connector, timeout=timeout, auto_decompress=False
             )

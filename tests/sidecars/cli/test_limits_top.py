@@ -52,7 +52,10 @@ def test_a_terminal_shows_what_clients_wrote_without_its_controls(running: Runni
 
 
 def test_it_goes_on_until_it_is_interrupted(running: Running) -> None:
-    terminal, end = pty.openpty()
+    try:
+        terminal, end = pty.openpty()
+    except OSError:
+        pytest.skip("needs pseudo-terminals: nothing is mounted on /dev/pts")
     command_line = (
         sys.executable,
         "-m",
