@@ -25,7 +25,7 @@ test: check
 
 # Adds the tests that need root or several minutes, and new examples for the Hypothesis tests. A skipped part says what
 # it needs.
-test-all: test test-compiled
+test-all: test
 	HYPOTHESIS_PROFILE=search $(PYTEST) -m hypothesis
 	@if ! command -v mvn >/dev/null || ! command -v java >/dev/null; then \
 	  echo "skipped: the Kafka sink with a real broker needs java (17 or newer) and mvn (Debian: apt install maven)"; \

@@ -62,16 +62,6 @@ MODULES: Final = (
     "ratelimit/stores/memory.py",
     "ratelimit/token_budgets.py",
     "ratelimit/wire.py",
-    # A line of the access log.
-    "accesslog/records/columns.py",
-    "accesslog/records/decoder.py",
-    "accesslog/records/judge.py",
-    "accesslog/records/lines.py",
-    "accesslog/records/redact.py",
-    "accesslog/records/requests.py",
-    "accesslog/wire/layout.py",
-    "accesslog/wire/message.py",
-    "accesslog/wire/record.py",
     # What they share.
     "common/buckets.py",
     "common/lru_cache.py",
