@@ -1,6 +1,6 @@
-"""Connections to an address with TLS, whatever its certificate: the doctor reports on that by itself.
+"""Connects to an address with TLS without verifying its certificate, which another check of the doctor does.
 
-gRPC's Python library always verifies certificates. So it speaks to a socket of our own without TLS, which is
+gRPC's Python library always verifies certificates. So it connects to a socket of our own without TLS, which is
 relayed.
 """
 

@@ -83,7 +83,7 @@ class Driven:
         await until(told, "the buckets are reported")
 
     async def assign(self, strategy: Strategy | None) -> None:
-        """Assign, or abandon. Returns once the bucket of the marker, which comes behind it, has changed."""
+        """Assign, or abandon. Returns once the bucket of the marker, which comes after it, has changed."""
         self._marked = not self._marked
         marker = Assign(Blanket.ALLOW_ALL if self._marked else Blanket.DENY_ALL, 300)
         action = Abandon() if strategy is None else Assign(strategy, 300)

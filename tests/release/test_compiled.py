@@ -104,7 +104,7 @@ def test_the_wheel_lists_every_file_with_its_hash(tmp_path: Path) -> None:
     assert "authz/__init__.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0" in record
 
 
-@pytest.mark.skipif(not os.environ.get("TEST_ALL"), reason="takes minutes; `make test-all` runs it")
+@pytest.mark.skipif(not os.environ.get("TEST_ALL"), reason="takes minutes: set TEST_ALL=1")
 @pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}")
 @pytest.mark.timeout(3600)
 def test_the_compiled_wheel_has_the_files_of_the_pure_one_and_answers(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ RETRY_SECONDS: Final = 1.0
 
 RETRY_SHARE: Final = 1 / 8
 """The pause after the first failed request as a part of the interval; it doubles up to the interval. A short
-outage makes a few times as many requests as usual, whatever the interval is: with a fixed first pause it
+outage makes a few times as many requests as usual for any interval: with a fixed first pause it
 would be as many times as the pause fits into the interval."""
 
 MIN_LONG_POLL_SECONDS: Final = 0.5

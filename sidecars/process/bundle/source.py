@@ -85,6 +85,8 @@ async def _asked(
         resolver.check_url(server.url)
         proxy = proxy_for(server.url, server.proxy)
         tls, secret = await asyncio.to_thread(_files, server)
+        if "Authorization" in headers and any(name.lower() == "authorization" for name in secret):
+            raise FetchError("headers_file has the header authorization, which s3 makes: remove one of both")
         async with (
             asyncio.timeout(seconds),
             connector_to(proxy, resolver, tls, force_close=True) as connector,
@@ -124,9 +126,6 @@ def _files(server: ServerSettings) -> tuple[ssl.SSLContext, Mapping[str, str]]:
         secret = pairs_in(server.headers_file, ":")
     except OSError as error:
         raise FetchError(f"headers_file cannot be read: {in_words(error)}") from error
-    s3 = isinstance(server, BundleSettings) and server.s3 is not None
-    if s3 and any(name.lower() == "authorization" for name in secret):
-        raise FetchError("headers_file has the header authorization, which s3 makes: remove one of both")
     try:
         return authorities(server.ca_file), secret
     except OSError as error:
