@@ -1,7 +1,7 @@
 """Connects to an address with TLS without verifying its certificate, which another check of the doctor does.
 
-gRPC's Python library always verifies certificates. So it connects to a socket of our own without TLS, which is
-relayed.
+gRPC's Python library always verifies certificates. So it connects to a socket of our own without TLS, which
+is relayed.
 """
 
 import asyncio
